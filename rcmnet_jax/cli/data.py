@@ -1,0 +1,111 @@
+"""Audit, build, split or draw a data set of cell images."""
+
+import argparse
+from pathlib import Path
+
+from rcmnet_jax.cli.exit_codes import OK, PARTIAL
+
+NAMES = ("pbc", "cart", "cell_folder")
+EXAMPLES = """\
+examples:
+  rcmnet data audit PBC_dataset_normal_DIB --json audit.json
+  rcmnet data build PBC_dataset_normal_DIB --name pbc
+  rcmnet data split PBC_dataset_normal_DIB --name pbc --protocol paper --out split.csv
+  rcmnet data synthetic drawn_cells --kind pbc --per-class 20
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the actions and their arguments."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    audit = actions.add_parser("audit", help="say what is wrong with a folder; change nothing")
+    audit.add_argument("source", help="folder of class folders, zip of one, or CSV manifest")
+    audit.add_argument("--json", type=Path, help="also write the whole audit here")
+    audit.add_argument("--csv", type=Path, help="also write a row per file here")
+    audit.set_defaults(action_function=_audit)
+
+    build = actions.add_parser("build", help="audit and write TFDS files, as training does")
+    _add_source(build)
+    build.set_defaults(action_function=_build)
+
+    split = actions.add_parser("split", help="write who trains, validates and tests, as a CSV")
+    _add_source(split)
+    split.add_argument("--out", type=Path, required=True, help="the CSV")
+    split.add_argument("--protocol", choices=("strict", "paper"), default="strict")
+    split.add_argument("--seed", type=int, default=0)
+    split.add_argument("--test-fraction", type=float, default=0.2)
+    split.add_argument("--val-fraction", type=float, default=0.1, help="of what is left")
+    split.add_argument("--group-by", choices=("auto", "patient", "slide", "image"), default="auto")
+    split.set_defaults(action_function=_split)
+
+    synthetic = actions.add_parser("synthetic", help="draw synthetic cells into class folders")
+    synthetic.add_argument("directory", type=Path)
+    synthetic.add_argument("--kind", choices=("pbc", "cart"), default="pbc")
+    synthetic.add_argument("--per-class", type=int, default=60)
+    synthetic.add_argument("--seed", type=int, default=0)
+    synthetic.set_defaults(action_function=_synthetic)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Carries out the action."""
+    return args.action_function(args)
+
+
+def _add_source(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", help="folder of class folders, zip of one, or CSV manifest")
+    parser.add_argument("--name", choices=NAMES, default="cell_folder")
+    parser.add_argument("--data-dir", type=Path, help="where built data sets are kept")
+
+
+def _audit(args: argparse.Namespace) -> int:
+    from rcmnet_jax.data import audit_source, open_source
+
+    audit = audit_source(open_source(args.source))
+    print(audit.table())
+    if args.json:
+        audit.to_json(args.json)
+    if args.csv:
+        audit.to_csv(args.csv)
+    return OK if len(audit.kept) == len(audit.rows) else PARTIAL
+
+
+def _build(args: argparse.Namespace) -> int:
+    from rcmnet_jax.data import prepare_dataset
+
+    dataset = prepare_dataset(args.name, args.source, args.data_dir)
+    print(dataset.audit.table())
+    print(f"{len(dataset)} images in {dataset.directory}")
+    return OK
+
+
+def _split(args: argparse.Namespace) -> int:
+    from rcmnet_jax.data import make_split, prepare_dataset, write_split_csv
+
+    dataset = prepare_dataset(args.name, args.source, args.data_dir)
+    groups, level = dataset.groups(args.group_by)
+    split = make_split(
+        dataset.records.label,
+        files=dataset.records.file,
+        sha256=dataset.records.sha256,
+        class_names=dataset.class_names,
+        protocol=args.protocol,
+        seed=args.seed,
+        groups=groups,
+        level=level,
+        test_fraction=args.test_fraction,
+        val_fraction=args.val_fraction,
+    )
+    write_split_csv(split, args.out)
+    print(split.table())
+    print(f"written to {args.out}; train on it with --config.data.split.csv={args.out}")
+    return OK
+
+
+def _synthetic(args: argparse.Namespace) -> int:
+    from rcmnet_jax.data.synthetic import write_synthetic_folder
+
+    directory = write_synthetic_folder(
+        args.directory, kind=args.kind, per_class=args.per_class, seed=args.seed, progress=True
+    )
+    print(f"synthetic cells (drawn, no patient data) in {directory}")
+    return OK

@@ -1,0 +1,73 @@
+"""Score a trained network on its own test part or on other images, or compare two runs."""
+
+import argparse
+from pathlib import Path
+
+from rcmnet_jax.cli.exit_codes import OK
+from rcmnet_jax.errors import UserError
+
+EXAMPLES = """\
+examples:
+  rcmnet evaluate --workdir checkpoints/pbc_rcmnet
+  rcmnet evaluate --workdir checkpoints/pbc_rcmnet --data OTHER_FOLDER --out other_lab
+  rcmnet evaluate --compare checkpoints/pbc_resnet18 checkpoints/pbc_rcmnet
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments."""
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--workdir", type=Path, help="a run of train.py")
+    what.add_argument(
+        "--compare",
+        nargs=2,
+        metavar=("A", "B"),
+        type=Path,
+        help="two runs, or two predictions CSVs, of the same test images",
+    )
+    parser.add_argument(
+        "--data", help="other images to score, all of them: folder, zip or manifest"
+    )
+    parser.add_argument("--source", help="where the run's own images are now, if they moved")
+    parser.add_argument("--part", choices=("test", "val", "train"), default="test")
+    parser.add_argument("--out", type=Path, help="where to write; the workdir by default")
+    parser.add_argument("--data-dir", help="where built data sets are kept")
+    parser.add_argument("--batch-size", type=int, default=64)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Scores or compares."""
+    return _compare(args) if args.compare else _score(args)
+
+
+def _score(args: argparse.Namespace) -> int:
+    if args.batch_size < 1:
+        raise UserError(f"--batch-size must be at least 1, got {args.batch_size}")
+    if args.data and (args.source or args.part != "test"):
+        raise UserError("--data scores all images of another set: leave out --source and --part")
+    from rcmnet_jax.checkpoints import load_run
+    from rcmnet_jax.training.score_run import score_other_images, score_part
+
+    restored = load_run(args.workdir)
+    out = args.out or args.workdir
+    common = {"out": out, "data_dir": args.data_dir, "batch_size": args.batch_size}
+    if args.data:
+        evaluation = score_other_images(restored, args.data, **common)
+    else:
+        evaluation = score_part(restored, args.part, source=args.source, **common)
+    print(evaluation.table())
+    print(f"written to {out}")
+    return OK
+
+
+def _compare(args: argparse.Namespace) -> int:
+    from rcmnet_jax.evaluation.comparison import compare
+
+    first, second = (p / "test_predictions.csv" if p.is_dir() else p for p in args.compare)
+    comparison = compare(first, second, names=(str(args.compare[0]), str(args.compare[1])))
+    print(comparison.table())
+    if args.out:
+        from rcmnet_jax.evaluation.report import write_json
+
+        write_json(args.out / "comparison.json", comparison.to_dict())
+    return OK

@@ -1,0 +1,9 @@
+"""Exit statuses of all commands."""
+
+OK = 0
+# Something worked only in part, e.g. some images could not be read; the output names them.
+PARTIAL = 1
+# The user can mend it; one line on standard error says how.
+USER_ERROR = 2
+# Stopped by SIGTERM with everything saved; EX_TEMPFAIL, which schedulers take for "again later".
+INTERRUPTED = 75

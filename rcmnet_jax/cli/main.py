@@ -1,0 +1,62 @@
+"""The command ``rcmnet``: one module a subcommand, loaded when it is asked for."""
+
+import argparse
+import importlib
+import logging
+import sys
+from collections.abc import Sequence
+
+import rcmnet_jax
+from rcmnet_jax.cli.exit_codes import USER_ERROR
+from rcmnet_jax.errors import UserError
+from rcmnet_jax.runtime import configure_runtime
+
+# Subcommand -> (module of rcmnet_jax.cli, what it does). A module has add_arguments(parser),
+# EXAMPLES and run(args) -> exit status, and imports nothing heavy outside run.
+COMMANDS = {
+    "data": ("data", "audit, build, split or draw a data set"),
+    "evaluate": ("evaluate", "score a trained network, or compare two"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a subcommand.
+
+    Args:
+      argv: arguments without the program's name; of the process when None.
+
+    Returns:
+      The exit status, see `rcmnet_jax.cli.exit_codes`.
+    """
+    args = _parser().parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    configure_runtime()
+    try:
+        return args.run(args)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="rcmnet",
+        description="RCMNet for blood-cell images, in JAX. Training is: python train.py --help",
+    )
+    parser.add_argument("--version", action="version", version=rcmnet_jax.__version__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (module_name, summary) in COMMANDS.items():
+        module = importlib.import_module(f"rcmnet_jax.cli.{module_name}")
+        subparser = commands.add_parser(
+            name,
+            help=summary,
+            description=module.__doc__,
+            epilog=module.EXAMPLES,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(subparser)
+        subparser.set_defaults(run=module.run)
+    return parser

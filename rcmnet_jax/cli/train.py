@@ -1,0 +1,113 @@
+"""The command behind ``train.py``: a config file, a workdir, and one-line errors."""
+
+import logging
+import sys
+from pathlib import Path
+
+from rcmnet_jax.cli.exit_codes import INTERRUPTED, OK, USER_ERROR
+from rcmnet_jax.errors import UserError
+from rcmnet_jax.runtime import configure_runtime
+
+USAGE = """\
+usage: python train.py --config FILE[:ARGUMENTS] --workdir DIR [--config.KEY=VALUE ...]
+
+Train a network, or go on with a run that was stopped: same command, same folder.
+
+examples:
+  python train.py --config configs/synthetic.py --workdir checkpoints/synthetic
+  python train.py --config configs/pbc.py:model=rcmnet,size=96 --workdir checkpoints/pbc_rcmnet \\
+      --config.data.source=PBC_dataset_normal_DIB
+  python train.py --config configs/cells.py --workdir checkpoints/mine \\
+      --config.data.source=FOLDER --config.optim.learning_rate=0.02
+
+Each file in configs/ says what it takes behind the colon; configs/base.py lists every key.
+Exit status: 0 done, 2 something to mend (one line says what), 75 stopped by SIGTERM and saved.
+"""
+
+
+def main(argv: list[str]) -> int:
+    """Parses the flags and trains.
+
+    Args:
+      argv: the arguments, without the program's name.
+
+    Returns:
+      The exit status.
+    """
+    if {"-h", "--help", "-help"} & set(argv) or not argv:
+        print(USAGE)
+        return OK if argv else USER_ERROR
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    configure_runtime()
+    try:
+        return _train(argv)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USER_ERROR
+
+
+def _train(argv: list[str]) -> int:
+    config, workdir = _parse(argv)
+    from rcmnet_jax.training.loop import Interrupted, train
+
+    try:
+        summary = train(config, workdir)
+    except Interrupted as interrupted:
+        print(interrupted, file=sys.stderr)
+        return INTERRUPTED
+    best = summary["best"]
+    print(f"best epoch {best['epoch']}: val {best['metric']} {_number(best['value'])}")
+    if "test" in summary:
+        accuracy = summary["test"]["accuracy"]
+        print(
+            f"test top-1 {accuracy['k']}/{accuracy['n']} = {100 * accuracy['value']:.2f} %"
+            f" (95 % interval {100 * accuracy['low']:.2f} to {100 * accuracy['high']:.2f})"
+        )
+    print(f"in {workdir}: curves.png, test_confusion.png, test_metrics.json, checkpoints/")
+    return OK
+
+
+def _number(value: float | None) -> str:
+    return "not measured (no validation part)" if value is None else f"{value:.4f}"
+
+
+def _parse(argv: list[str]):
+    """The config with its overrides, and the workdir."""
+    from absl import flags
+    from ml_collections import config_flags
+
+    _require_config_file(argv)
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", None, flag_values=values)
+    flags.DEFINE_string("workdir", None, "where the run is kept", flag_values=values)
+    try:
+        rest = values(["train.py", *argv])
+    except (flags.Error, KeyError, AttributeError, TypeError, ValueError) as error:
+        # A UserError of a config file is a ValueError; absl may have wrapped it.
+        raise UserError(_explain(error)) from error
+    if len(rest) > 1:
+        raise UserError(f"argument {rest[1]!r} is not understood: see python train.py --help")
+    if not values.workdir:
+        raise UserError("--workdir is missing: name the folder for the run, e.g. checkpoints/mine")
+    return values.config, Path(values.workdir)
+
+
+def _require_config_file(argv: list[str]) -> None:
+    for position, word in enumerate(argv):
+        name, has_value, value = word.lstrip("-").partition("=")
+        if name != "config" or not word.startswith("-"):
+            continue
+        if not has_value:
+            value = argv[position + 1] if position + 1 < len(argv) else ""
+        file = value.partition(":")[0]
+        if not Path(file).is_file():
+            known = ", ".join(str(p) for p in sorted(Path("configs").glob("[!_]*.py")))
+            raise UserError(f"config file {file!r} does not exist: choose from {known or 'yours'}")
+        return
+    raise UserError("--config is missing: e.g. --config configs/synthetic.py")
+
+
+def _explain(error: BaseException) -> str:
+    """One line for what absl and ml_collections say in several."""
+    text = " ".join(str(error).strip("'\"").split())
+    return f"{text}: configs/base.py lists every key" if "config" in text else text

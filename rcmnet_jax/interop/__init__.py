@@ -1,0 +1,1 @@
+"""Weights in and out: PyTorch names and layouts, files of other frameworks."""

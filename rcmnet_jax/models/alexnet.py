@@ -1,0 +1,72 @@
+"""AlexNet as torchvision builds it (Krizhevsky 2014, the "one weird trick" version)."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from rcmnet_jax.models.conv import Conv, max_pool, torch_uniform
+from rcmnet_jax.models.input_check import require_images
+from rcmnet_jax.models.pooling import adaptive_average_pool
+
+
+class AlexNet(nn.Module):
+    """Five convolutions and a three-layer classifier of 4096 units.
+
+    Attributes:
+      num_classes: K.
+      hidden: units of the classifier's two hidden layers.
+      dropout: rate before each hidden layer.
+      dtype: compute type; logits are float32 always.
+      param_dtype: storage type of the parameters.
+    """
+
+    num_classes: int
+    hidden: int = 4096
+    dropout: float = 0.5
+    dtype: jnp.dtype = jnp.float32
+    param_dtype: jnp.dtype = jnp.float32
+
+    def setup(self):
+        types: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        conv: dict[str, Any] = {"use_bias": True, "kernel_init": torch_uniform, **types}
+        dense: dict[str, Any] = {"kernel_init": torch_uniform, **types}
+        self.conv1 = Conv(64, 11, stride=4, padding=2, name="conv1", **conv)
+        self.conv2 = Conv(192, 5, padding=2, name="conv2", **conv)
+        self.conv3 = Conv(384, 3, padding=1, name="conv3", **conv)
+        self.conv4 = Conv(256, 3, padding=1, name="conv4", **conv)
+        self.conv5 = Conv(256, 3, padding=1, name="conv5", **conv)
+        self.fc1 = nn.Dense(self.hidden, name="fc1", **dense)
+        self.fc2 = nn.Dense(self.hidden, name="fc2", **dense)
+        self.head = nn.Dense(
+            self.num_classes, kernel_init=torch_uniform, param_dtype=self.param_dtype, name="head"
+        )
+        self.dropout1 = nn.Dropout(self.dropout)
+        self.dropout2 = nn.Dropout(self.dropout)
+
+    def features(self, x_BxHxWx3: jax.Array, *, train: bool) -> jax.Array:
+        """The last feature map (B, h, w, 256), after the third max-pool.
+
+        Raises:
+          UserError: images smaller than 63 pixels or without three channels.
+        """
+        del train  # No batch statistics and no dropout among the convolutions.
+        require_images(x_BxHxWx3, smallest=63)
+        x = x_BxHxWx3.astype(self.dtype)
+        x = max_pool(nn.relu(self.conv1(x)), size=3, stride=2)
+        x = max_pool(nn.relu(self.conv2(x)), size=3, stride=2)
+        x = nn.relu(self.conv3(x))
+        x = nn.relu(self.conv4(x))
+        return max_pool(nn.relu(self.conv5(x)), size=3, stride=2)
+
+    def classify(self, f_BxhxwxC: jax.Array, *, train: bool) -> jax.Array:
+        """Logits (B, K), float32, of a feature map: 6x6 adaptive pooling and three layers."""
+        x = adaptive_average_pool(f_BxhxwxC, size=6).reshape(f_BxhxwxC.shape[0], -1)
+        x = nn.relu(self.fc1(self.dropout1(x, deterministic=not train)))
+        x = nn.relu(self.fc2(self.dropout2(x, deterministic=not train)))
+        return self.head(x.astype(jnp.float32))
+
+    def __call__(self, x_BxHxWx3: jax.Array, *, train: bool) -> jax.Array:
+        """Logits (B, K), float32, of images (B, H, W, 3)."""
+        return self.classify(self.features(x_BxHxWx3, train=train), train=train)

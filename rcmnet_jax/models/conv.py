@@ -1,0 +1,176 @@
+"""Convolution and max-pooling, each formulated by static shape and backend.
+
+One place owns the choice, so that every network gets it and no network mentions it. On GPU and
+TPU XLA's own convolution is used throughout. On CPU two of its cases are pathological, and each
+has a rule here with the measurement that justifies it; values and gradients equal the plain
+formulation (tests/models/test_conv.py).
+
+Measured with jax 0.10.2 on two cores of an AMD EPYC (AVX-512), float32, batch 64, milliseconds
+for forward / input gradient / kernel gradient (benchmarks/conv.py):
+
+======================  ==================  ================  ==================================
+case                    XLA convolution     patch product     rule
+======================  ==================  ================  ==================================
+3x3, 512 ch, 2x2 map    845 / 851 / 13      13 / 13 / 16      result smaller than kernel: patches
+3x3, 256 ch, 4x4 map    11 / 11 / 13        10 / 13 / 17      leave to XLA
+3x3, 64 ch, 16x16 map   12 / 12 / 23        55 / 36 / 61      leave to XLA
+======================  ==================  ================  ==================================
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import lax
+
+# torchvision's initialisation of convolutions: kaiming normal, fan out (He et al. 2015).
+kaiming_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+# PyTorch's default for dense layers: uniform in +-1/sqrt(fan_in).
+torch_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+def on_cpu() -> bool:
+    """Whether computations run on the CPU backend, where the special formulations pay."""
+    return jax.default_backend() == "cpu"
+
+
+def conv2d(
+    x_BxHxWxC: jax.Array, kernel: jax.Array, *, stride: int = 1, padding: int = 0
+) -> jax.Array:
+    """Two-dimensional cross-correlation, channels last, with explicit symmetric padding.
+
+    Args:
+      x_BxHxWxC: input.
+      kernel: (k, k, C, D), same dtype as the input.
+      stride: step in both directions, in pixels.
+      padding: zeros added on each of the four sides, in pixels.
+
+    Returns:
+      (B, (H + 2 padding - k) // stride + 1, (W + ...) // stride + 1, D).
+    """
+    kernel_size = kernel.shape[0]
+    height, width = x_BxHxWxC.shape[1:3]
+    if kernel_size == 1 and padding == 0:
+        # A 1x1 convolution is a matrix product over channels, after the strided selection.
+        return jnp.einsum("bhwc,cd->bhwd", x_BxHxWxC[:, ::stride, ::stride], kernel[0, 0])
+    if not on_cpu():
+        return plain_conv2d(x_BxHxWxC, kernel, stride=stride, padding=padding)
+    # The gradient with respect to the input convolves the output map, so its size counts too.
+    smallest = (min(height, width) + 2 * padding - kernel_size) // stride + 1
+    if smallest < kernel_size and x_BxHxWxC.shape[-1] > 8:
+        return patch_conv2d(x_BxHxWxC, kernel, stride=stride, padding=padding)
+    return plain_conv2d(x_BxHxWxC, kernel, stride=stride, padding=padding)
+
+
+def plain_conv2d(
+    x_BxHxWxC: jax.Array, kernel: jax.Array, *, stride: int = 1, padding: int = 0
+) -> jax.Array:
+    """`conv2d` by XLA's convolution: the reference the other formulations are tested against."""
+    return lax.conv_general_dilated(
+        x_BxHxWxC,
+        kernel,
+        window_strides=(stride, stride),
+        padding=((padding, padding), (padding, padding)),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+
+def patch_conv2d(
+    x_BxHxWxC: jax.Array, kernel: jax.Array, *, stride: int = 1, padding: int = 0
+) -> jax.Array:
+    """`conv2d` as one matrix product of image patches with the flattened kernel.
+
+    Kernel taps that only ever see padding are left out: under a 3x3 kernel a 1x1 map needs one
+    product instead of nine.
+    """
+    k = kernel.shape[0]
+    batch, height, width, channels = x_BxHxWxC.shape
+    out_h = (height + 2 * padding - k) // stride + 1
+    out_w = (width + 2 * padding - k) // stride + 1
+    rows = _taps_on_image(k, height, out_h, stride, padding)
+    cols = _taps_on_image(k, width, out_w, stride, padding)
+    x = jnp.pad(x_BxHxWxC, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    windows = _windows(x, rows, cols, out_h, out_w, stride)
+    patches = jnp.concatenate(windows, axis=-1).reshape(batch * out_h * out_w, -1)
+    taps = kernel[jnp.array(rows)][:, jnp.array(cols)].reshape(len(windows) * channels, -1)
+    return (patches @ taps).reshape(batch, out_h, out_w, -1)
+
+
+def max_pool(x_BxHxWxC: jax.Array, *, size: int, stride: int, padding: int = 0) -> jax.Array:
+    """Max-pooling with explicit padding by minus infinity.
+
+    On CPU it is the maximum of strided slices, over rows and then over columns, because the
+    gradient of XLA's windowed reduction (select-and-scatter) is several times slower there
+    (benchmarks/conv.py). Values are the same. Where several entries of a window tie, the gradient
+    is shared between them instead of going to the first; after a ReLU ties are zeros, whose
+    gradient the ReLU drops anyway.
+    """
+    if not on_cpu():
+        return nn.max_pool(
+            x_BxHxWxC, (size, size), (stride, stride), ((padding, padding), (padding, padding))
+        )
+    pads = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+    x = jnp.pad(x_BxHxWxC, pads, constant_values=-jnp.inf)
+    return _running_max(_running_max(x, 1, size, stride), 2, size, stride)
+
+
+class Conv(nn.Module):
+    """A convolution layer over `conv2d`, with square kernel and explicit padding.
+
+    Attributes:
+      features: output channels D.
+      kernel_size: side k of the kernel, in pixels.
+      stride: in pixels, both directions.
+      padding: zeros on each side, in pixels.
+      use_bias: whether to add a bias per output channel.
+      dtype: compute type; parameters are stored as ``param_dtype``.
+      kernel_init: initialiser of the (k, k, C, D) kernel.
+      bias_init: initialiser of the (D,) bias.
+    """
+
+    features: int
+    kernel_size: int
+    stride: int = 1
+    padding: int = 0
+    use_bias: bool = False
+    dtype: jnp.dtype = jnp.float32
+    param_dtype: jnp.dtype = jnp.float32
+    kernel_init: Callable = kaiming_normal
+    bias_init: Callable = nn.initializers.zeros
+
+    @nn.compact
+    def __call__(self, x_BxHxWxC: jax.Array) -> jax.Array:
+        shape = (self.kernel_size, self.kernel_size, x_BxHxWxC.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
+        x = x_BxHxWxC.astype(self.dtype)
+        y = conv2d(x, kernel.astype(self.dtype), stride=self.stride, padding=self.padding)
+        if self.use_bias:
+            bias = self.param("bias", self.bias_init, (self.features,), self.param_dtype)
+            y = y + bias.astype(self.dtype)
+        return y
+
+
+def _taps_on_image(k: int, size: int, out: int, stride: int, padding: int) -> list[int]:
+    """Kernel offsets along one axis that touch the image for at least one output position."""
+    return [
+        tap for tap in range(k) if any(0 <= o * stride + tap - padding < size for o in range(out))
+    ]
+
+
+def _windows(x, rows, cols, out_h: int, out_w: int, stride: int) -> list[jax.Array]:
+    """The padded input seen through each kernel offset: a list of (B, out_h, out_w, C)."""
+    return [
+        x[:, r : r + (out_h - 1) * stride + 1 : stride, c : c + (out_w - 1) * stride + 1 : stride]
+        for r in rows
+        for c in cols
+    ]
+
+
+def _running_max(x: jax.Array, axis: int, size: int, stride: int) -> jax.Array:
+    """Maximum over windows of ``size`` entries along one axis, without padding."""
+    length = (x.shape[axis] - size) // stride * stride + 1
+    pooled = lax.slice_in_dim(x, 0, length, stride, axis)
+    for offset in range(1, size):
+        pooled = jnp.maximum(pooled, lax.slice_in_dim(x, offset, offset + length, stride, axis))
+    return pooled

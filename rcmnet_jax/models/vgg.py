@@ -1,0 +1,83 @@
+"""VGG19 (Simonyan & Zisserman 2015), configuration E without batch norm, as torchvision's."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from rcmnet_jax.models.conv import Conv, max_pool
+from rcmnet_jax.models.input_check import require_images
+from rcmnet_jax.models.pooling import adaptive_average_pool
+
+# (convolutions, channels) of each of the five stages; a 2x2/2 max-pool ends a stage.
+STAGES = ((2, 64), (2, 128), (4, 256), (4, 512), (4, 512))
+
+
+class VGG19(nn.Module):
+    """Sixteen 3x3 convolutions in five stages, then a three-layer classifier of 4096 units.
+
+    Attributes:
+      num_classes: K.
+      stages: (convolutions, channels) of each stage.
+      hidden: units of the classifier's two hidden layers.
+      dropout: rate after each hidden layer.
+      dtype: compute type; logits are float32 always.
+      param_dtype: storage type of the parameters.
+    """
+
+    num_classes: int
+    stages: tuple[tuple[int, int], ...] = STAGES
+    hidden: int = 4096
+    dropout: float = 0.5
+    dtype: jnp.dtype = jnp.float32
+    param_dtype: jnp.dtype = jnp.float32
+
+    def setup(self):
+        types: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        self.conv_stages = [
+            [
+                Conv(
+                    channels, 3, padding=1, use_bias=True, name=f"stage{s + 1}_conv{c + 1}", **types
+                )
+                for c in range(count)
+            ]
+            for s, (count, channels) in enumerate(self.stages)
+        ]
+        dense: dict[str, Any] = {"kernel_init": nn.initializers.normal(0.01), **types}
+        self.fc1 = nn.Dense(self.hidden, name="fc1", **dense)
+        self.fc2 = nn.Dense(self.hidden, name="fc2", **dense)
+        self.head = nn.Dense(
+            self.num_classes,
+            kernel_init=nn.initializers.normal(0.01),
+            param_dtype=self.param_dtype,
+            name="head",
+        )
+        self.dropout1 = nn.Dropout(self.dropout)
+        self.dropout2 = nn.Dropout(self.dropout)
+
+    def features(self, x_BxHxWx3: jax.Array, *, train: bool) -> jax.Array:
+        """The last feature map (B, H // 32, W // 32, 512), after the fifth max-pool.
+
+        Raises:
+          UserError: images smaller than 32 pixels or without three channels.
+        """
+        del train  # No batch statistics and no dropout among the convolutions.
+        require_images(x_BxHxWx3, smallest=32)
+        x = x_BxHxWx3.astype(self.dtype)
+        for convs in self.conv_stages:
+            for conv in convs:
+                x = nn.relu(conv(x))
+            x = max_pool(x, size=2, stride=2)
+        return x
+
+    def classify(self, f_BxhxwxC: jax.Array, *, train: bool) -> jax.Array:
+        """Logits (B, K), float32, of a feature map: 7x7 adaptive pooling and three layers."""
+        x = adaptive_average_pool(f_BxhxwxC, size=7).reshape(f_BxhxwxC.shape[0], -1)
+        x = self.dropout1(nn.relu(self.fc1(x)), deterministic=not train)
+        x = self.dropout2(nn.relu(self.fc2(x)), deterministic=not train)
+        return self.head(x.astype(jnp.float32))
+
+    def __call__(self, x_BxHxWx3: jax.Array, *, train: bool) -> jax.Array:
+        """Logits (B, K), float32, of images (B, H, W, 3)."""
+        return self.classify(self.features(x_BxHxWx3, train=train), train=train)

@@ -1,0 +1,1 @@
+"""Training: optimizer, steps, loop, and scoring with a trained network."""

@@ -1,0 +1,238 @@
+"""From a config to everything a run consists of: data, split, network, optimizer, recipe."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+import optax
+from flax import linen as nn
+from jax.sharding import Mesh
+
+from rcmnet_jax.data.augment import Augmentation
+from rcmnet_jax.data.batches import CACHES
+from rcmnet_jax.data.cache import load_pixels
+from rcmnet_jax.data.dataset import SYNTHETIC, CellDataset, SyntheticOptions, prepare_dataset
+from rcmnet_jax.data.on_demand import OnDemandPixels
+from rcmnet_jax.data.order import BatchOrder
+from rcmnet_jax.data.preprocess import Preprocess
+from rcmnet_jax.data.splits import Split, make_split, read_split_csv
+from rcmnet_jax.data.statistics import channel_statistics
+from rcmnet_jax.errors import ConfigError, DataError
+from rcmnet_jax.models import create_model
+from rcmnet_jax.training.mesh import make_mesh, require_divisible
+from rcmnet_jax.training.optimizer import make_optimizer, make_schedule
+from rcmnet_jax.training.steps import Recipe
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """One run, ready to start.
+
+    Attributes:
+      config: locked.
+      dataset: the built data set.
+      split: which image is in which part.
+      preprocess: bytes to pixels.
+      pixels: (N, H, W, 3) uint8 of the whole set: memory-mapped, or decoded on demand.
+      recipe: normalisation, augmentation and loss.
+      order: of the training examples.
+      model: the network.
+      tx: the optimizer.
+      schedule: learning rate by step.
+      mesh: the devices.
+    """
+
+    config: ml_collections.ConfigDict
+    dataset: CellDataset
+    split: Split
+    preprocess: Preprocess
+    pixels: np.ndarray | OnDemandPixels
+    recipe: Recipe
+    order: BatchOrder
+    model: nn.Module
+    tx: optax.GradientTransformation
+    schedule: optax.Schedule
+    mesh: Mesh
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        return self.config.train.epochs * self.order.steps_per_epoch
+
+    @property
+    def input_shape(self) -> tuple[int, int, int, int]:
+        """Shape of one image as the network sees it, with a batch axis."""
+        return (1, self.preprocess.height, self.preprocess.width, 3)
+
+    def describe(self) -> dict[str, Any]:
+        """What a checkpoint records about the run, ready for JSON."""
+        return {
+            "config": self.config.to_dict(),
+            "class_names": list(self.dataset.class_names),
+            "preprocess": self.preprocess.to_dict(),
+            "normalization": {"mean": list(self.recipe.mean), "std": list(self.recipe.std)},
+            "data": {
+                "name": self.dataset.name,
+                "sha256": self.dataset.data_sha256,
+                "synthetic": self.dataset.synthetic,
+                "images": len(self.dataset),
+            },
+            "split": {
+                "protocol": self.split.protocol,
+                "level": self.split.level,
+                "seed": self.split.seed,
+                "sha256": self.split.sha256,
+                "counts": self.split.counts(),
+            },
+        }
+
+
+def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
+    """Prepares data and network for a config.
+
+    Raises:
+      ConfigError: values that do not exist or contradict each other.
+      DataError: images, manifest or split that cannot be used.
+    """
+    _check_values(config)
+    progress = config.log.progress
+    dataset = open_dataset(config.data, progress=progress)
+    split = split_dataset(dataset, config.data.split)
+    preprocess = Preprocess(height=config.data.height, width=config.data.width)
+    augmentation = Augmentation(config.data.views, config.data.light, config.data.stain)
+    augmentation.require_shape(preprocess.height, preprocess.width)
+    pixels = open_pixels(dataset, preprocess, config.data, progress=progress)
+    train_rows = split.indices("train")
+    labels = np.asarray(dataset.records.label)[train_rows]
+    mean, std = channel_statistics(pixels, train_rows)
+    order = BatchOrder(
+        labels,
+        batch_size=config.train.batch_size,
+        seed=config.seed,
+        views=augmentation.expansion,
+        sampling=config.data.sampling,
+    )
+    mesh = make_mesh()
+    require_divisible(config.train.batch_size // config.optim.accumulate, mesh, "train.batch_size")
+    schedule = make_schedule(
+        config.optim,
+        total_steps=config.train.epochs * order.steps_per_epoch,
+        steps_per_epoch=order.steps_per_epoch,
+    )
+    return Experiment(
+        config=config,
+        dataset=dataset,
+        split=split,
+        preprocess=preprocess,
+        pixels=pixels,
+        recipe=Recipe(
+            mean=_floats(mean),
+            std=_floats(std),
+            augmentation=augmentation,
+            label_smoothing=config.optim.label_smoothing,
+            class_weights=_class_weights(config.optim, labels, dataset.class_names),
+            accumulate=config.optim.accumulate,
+            ema=config.optim.ema,
+        ),
+        order=order,
+        model=create_model(num_classes=len(dataset.class_names), **config.model.to_dict()),
+        tx=make_optimizer(config.optim, schedule),
+        schedule=schedule,
+        mesh=mesh,
+    )
+
+
+def open_dataset(data: ml_collections.ConfigDict, *, progress: bool) -> CellDataset:
+    """Builds or reuses the data set of a config group ``data``."""
+    return prepare_dataset(
+        data.name,
+        data.source or None,
+        data.data_dir or None,
+        synthetic=SyntheticOptions(**data.synthetic) if data.name == SYNTHETIC else None,
+        progress=progress,
+    )
+
+
+def open_pixels(
+    dataset: CellDataset, preprocess: Preprocess, data: ml_collections.ConfigDict, *, progress: bool
+) -> np.ndarray | OnDemandPixels:
+    """The decoded images of a data set, or, for ``data.cache=stream``, a stand-in that decodes."""
+    if data.cache == "stream":
+        return OnDemandPixels(dataset, preprocess)
+    return load_pixels(dataset, preprocess, data_dir=data.data_dir or None, progress=progress)
+
+
+def split_dataset(dataset: CellDataset, split: ml_collections.ConfigDict) -> Split:
+    """The split that a config group ``data.split`` describes, or the CSV it names."""
+    records = dataset.records
+    if split.csv:
+        return read_split_csv(
+            Path(split.csv),
+            files=records.file,
+            labels=records.label,
+            sha256=records.sha256,
+            class_names=dataset.class_names,
+        )
+    groups, level = dataset.groups(split.group_by)
+    if groups is not None and not np.all(groups != ""):
+        raise DataError(
+            f"data.split.group_by={level}, but not every image has a {level} id:"
+            f" complete the manifest's column {level}, or use group_by=image"
+        )
+    return make_split(
+        records.label,
+        files=records.file,
+        sha256=records.sha256,
+        class_names=dataset.class_names,
+        protocol=split.protocol,
+        seed=split.seed,
+        groups=groups,
+        level=level,
+        test_fraction=split.test_fraction,
+        val_fraction=split.val_fraction,
+    )
+
+
+def _class_weights(optim, labels: np.ndarray, class_names) -> tuple[float, ...] | None:
+    """``n / (K n_c)`` a class when balanced, so that every class has the same total weight."""
+    if optim.class_weights == "none":
+        return None
+    if optim.class_weights != "balanced":
+        raise ConfigError(f"optim.class_weights {optim.class_weights!r} is not none or balanced")
+    counts = np.bincount(labels, minlength=len(class_names))
+    return tuple(float(len(labels) / (len(counts) * count)) for count in counts)
+
+
+def _check_values(config: ml_collections.ConfigDict) -> None:
+    """Refuses values that would only fail deep inside, or not at all."""
+    rules = [
+        (config.data.cache in CACHES, f"data.cache is not one of {', '.join(CACHES)}"),
+        (config.train.epochs >= 1, "train.epochs must be at least 1"),
+        (config.train.early_stop >= 0, "train.early_stop must not be negative"),
+        (config.train.steps_per_dispatch >= 0, "train.steps_per_dispatch must not be negative"),
+        (config.eval.batch_size >= 1, "eval.batch_size must be at least 1"),
+        (0 <= config.optim.label_smoothing < 1, "optim.label_smoothing must be in [0, 1)"),
+        (0 <= config.optim.ema < 1, "optim.ema must be in [0, 1)"),
+        (config.checkpoint.keep >= 1, "checkpoint.keep must be at least 1"),
+        (config.log.every_steps >= 1, "log.every_steps must be at least 1"),
+        (
+            config.optim.accumulate >= 1 and config.train.batch_size % config.optim.accumulate == 0,
+            "optim.accumulate must divide train.batch_size",
+        ),
+    ]
+    for holds, message in rules:
+        if not holds:
+            raise ConfigError(f"{message}: see configs/base.py for what each key takes")
+    if config.train.require_gpu and jax.default_backend() != "gpu":
+        raise ConfigError(
+            f"train.require_gpu is set, but jax runs on {jax.default_backend()}:"
+            " install rcmnet-jax[cuda12] or [cuda13] and check the driver with nvidia-smi"
+        )
+
+
+def _floats(values: np.ndarray) -> tuple[float, float, float]:
+    red, green, blue = (float(v) for v in values)
+    return red, green, blue

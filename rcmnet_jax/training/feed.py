@@ -1,0 +1,74 @@
+"""From the batch order to what one call of the compiled step is given."""
+
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+
+from rcmnet_jax.data.batches import BatchSource, HostBatches, StreamBatches, process_share
+from rcmnet_jax.data.on_demand import OnDemandPixels
+from rcmnet_jax.training.experiment import Experiment
+from rcmnet_jax.training.mesh import put_batch, put_replicated
+
+# On an accelerator a call of the compiled step costs the host more than the device; on CPU the
+# loop around several steps gains nothing and compiles longer.
+STEPS_PER_DISPATCH = {"cpu": 1, "gpu": 16, "tpu": 16}
+
+
+class Feed:
+    """Arguments for the compiled step, by ``data.cache``.
+
+    With ``device`` the train split is placed once, and a dispatch is several steps of row
+    numbers; otherwise a dispatch is one step's batch of pixels.
+
+    Args:
+      experiment: gives the order, the pixels and the devices.
+    """
+
+    def __init__(self, experiment: Experiment):
+        config, self._mesh, self._order = experiment.config, experiment.mesh, experiment.order
+        self._save_every = config.checkpoint.every_steps
+        self.on_device = config.data.cache == "device"
+        rows = experiment.split.indices("train")
+        share = {"process": jax.process_index(), "processes": jax.process_count()}
+        if self.on_device:
+            split = {
+                "image": experiment.pixels[rows],
+                "label": self._order.labels.astype(np.int32),
+            }
+            self._split = put_replicated(split, self._mesh)
+            default = STEPS_PER_DISPATCH.get(jax.default_backend(), 1)
+            self._chunk = config.train.steps_per_dispatch or default
+        elif isinstance(experiment.pixels, OnDemandPixels):
+            self._batches: BatchSource = StreamBatches(
+                experiment.pixels.one, rows, self._order, **share
+            )
+        else:
+            self._batches = HostBatches(experiment.pixels, rows, self._order, **share)
+
+    def dispatches(self, start: int, stop: int) -> Iterator[tuple[int, tuple]]:
+        """Yields (number of steps, arguments) from step ``start`` to the epoch's end ``stop``."""
+        if self.on_device:
+            yield from self._device_dispatches(start, stop)
+        else:
+            for batch in self._batches.iterate(start, stop):
+                yield 1, (put_batch(batch, self._mesh),)
+
+    def _device_dispatches(self, start: int, stop: int) -> Iterator[tuple[int, tuple]]:
+        while start < stop:
+            end = self._dispatch_end(start, stop)
+            rows_and_views = tuple(
+                process_share(a, jax.process_index(), jax.process_count())
+                for a in self._order.batches(start, end - start)
+            )
+            index, view = put_batch(rows_and_views, self._mesh, axis=1)
+            yield end - start, (self._split, index, view)
+            start = end
+
+    def _dispatch_end(self, start: int, stop: int) -> int:
+        """Where a dispatch ends: at fixed places, so that a resumed run makes the same calls."""
+        epoch_start = stop - self._order.steps_per_epoch
+        end = epoch_start + ((start - epoch_start) // self._chunk + 1) * self._chunk
+        if self._save_every:
+            end = min(end, (start // self._save_every + 1) * self._save_every)
+        return min(end, stop)

@@ -1,0 +1,129 @@
+"""What a run tells while it trains: JSON lines, TensorBoard, a progress bar, curves."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import tqdm
+
+from rcmnet_jax.evaluation.curves import plot_curves
+
+METRICS_FILE = "metrics.jsonl"
+
+
+class RunLog:
+    """Metrics of one run, in ``metrics.jsonl`` and TensorBoard files, and a progress bar.
+
+    A row has ``kind`` (step or epoch), ``step``, ``epoch`` and the values. Rows of steps after
+    the checkpoint that a run resumes from are dropped, since the run writes them again.
+
+    Args:
+      workdir: where the files go.
+      log: the config group ``log``.
+      start_step: where the run goes on from.
+      total_steps: of the whole run.
+      batch_size: to turn steps into images a second.
+      synthetic: say so in the figures.
+    """
+
+    def __init__(
+        self,
+        workdir: Path,
+        log,
+        *,
+        start_step: int,
+        total_steps: int,
+        batch_size: int,
+        synthetic: bool = False,
+    ):
+        self._workdir, self._synthetic = workdir, synthetic
+        self._plots = log.plots
+        self._batch_size = batch_size
+        self._path = workdir / METRICS_FILE
+        self.rows = [row for row in _read_rows(self._path) if row["step"] <= start_step]
+        self._rewrite()
+        self._file = self._path.open("a")
+        self._writer = _tensorboard(workdir, start_step) if log.tensorboard else None
+        self._bar = tqdm.tqdm(
+            total=total_steps,
+            initial=start_step,
+            unit="step",
+            disable=not log.progress,
+            dynamic_ncols=True,
+            smoothing=0.05,
+        )
+        self._shown: dict[str, str] = {}
+        self._clock = time.perf_counter()
+        self._clock_step = start_step
+
+    def step(self, step: int) -> None:
+        """Moves the bar to a step."""
+        self._bar.update(step - self._bar.n)
+
+    def images_per_second(self, step: int) -> float:
+        """Training speed since this was last asked, evaluation and saving included."""
+        now = time.perf_counter()
+        rate = (step - self._clock_step) * self._batch_size / max(now - self._clock, 1e-9)
+        self._clock, self._clock_step = now, step
+        return rate
+
+    def write(self, kind: str, step: int, epoch: float, values: dict[str, Any]) -> None:
+        """Adds a row, and shows its main values beside the bar."""
+        row = {"kind": kind, "step": step, "epoch": epoch, **values}
+        self.rows.append(row)
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            if self._writer is not None:
+                self._writer.add_scalar(name, value, step)
+            if name in ("train_loss", "val_loss", "val_accuracy", "images_per_second"):
+                self._shown[name] = (
+                    f"{value:.0f}" if name == "images_per_second" else f"{value:.4f}"
+                )
+        self._bar.set_postfix(self._shown | {"epoch": f"{epoch:.1f}"})
+        if kind == "epoch" and self._plots:
+            plot_curves(self.epoch_rows, self._workdir / "curves.png", synthetic=self._synthetic)
+
+    def say(self, message: str) -> None:
+        """A line above the bar."""
+        self._bar.write(message)
+
+    @property
+    def epoch_rows(self) -> list[dict[str, Any]]:
+        """The rows at the ends of epochs."""
+        return [row for row in self.rows if row["kind"] == "epoch"]
+
+    def close(self) -> None:
+        """Closes bar and files."""
+        self._bar.close()
+        self._file.close()
+        if self._writer is not None:
+            self._writer.close()
+
+    def _rewrite(self) -> None:
+        temporary = self._path.with_suffix(".tmp")
+        temporary.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
+        temporary.replace(self._path)
+
+
+def _read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of an earlier part of the run; a last line cut off by a kill is left out."""
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text().splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and {"kind", "step", "epoch"} <= row.keys():
+            rows.append(row)
+    return rows
+
+
+def _tensorboard(workdir: Path, start_step: int):
+    from tensorboardX import SummaryWriter
+
+    # Events after the purge step are hidden by TensorBoard: the run writes them again.
+    return SummaryWriter(str(workdir / "tensorboard"), purge_step=start_step + 1)

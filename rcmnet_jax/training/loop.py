@@ -1,0 +1,273 @@
+"""The training run: build, restore, epochs, and one scoring of the test part at the end.
+
+A run is a pure function of its config and data. Batches depend on seed and step, randomness on
+seed and step, and dispatches start at multiples of their length within an epoch, so a run that is
+killed and started again goes through the same compiled calls as one that was not.
+"""
+
+import contextlib
+import functools
+import math
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from rcmnet_jax.checkpoints.provenance import collect_provenance
+from rcmnet_jax.checkpoints.store import CheckpointStore
+from rcmnet_jax.errors import CheckpointError, TrainingError
+from rcmnet_jax.training.experiment import Experiment, build_experiment
+from rcmnet_jax.training.feed import Feed
+from rcmnet_jax.training.log import RunLog
+from rcmnet_jax.training.mesh import put_replicated
+from rcmnet_jax.training.progress import Progress
+from rcmnet_jax.training.scoring import Scorer, is_better
+from rcmnet_jax.training.state import TrainState, create_train_state
+from rcmnet_jax.training.steps import train_step, train_steps_on_device
+from rcmnet_jax.training.workdir import agree_on_config, locked_workdir
+
+
+class Interrupted(Exception):
+    """The scheduler asked the run to stop (SIGTERM); its state is saved."""
+
+
+def train(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, Any]:
+    """Trains, or goes on with, the run of a config in a folder.
+
+    Args:
+      config: as ``configs/*.py`` return it.
+      workdir: gets config.json, split.csv, metrics.jsonl, curves.png, checkpoints/ and, at the
+        end, the test scores.
+
+    Returns:
+      ``best`` (metric, value, step, epoch) and, if scored, ``test`` as in test_metrics.json.
+
+    Raises:
+      UserError: anything in config, data or folder that the user can mend; see `rcmnet_jax.errors`.
+      Interrupted: on SIGTERM, after saving.
+    """
+    workdir = Path(workdir).absolute()
+    with locked_workdir(workdir):
+        agree_on_config(config, workdir)
+        return Run(build_experiment(config), workdir).finish()
+
+
+class Run:
+    """One run in its folder, from restoring to the test scores."""
+
+    def __init__(self, experiment: Experiment, workdir: Path):
+        self.experiment, self.workdir, self.config = experiment, workdir, experiment.config
+        self.meta = {**experiment.describe(), "provenance": collect_provenance()}
+        self.last = CheckpointStore(
+            workdir / "checkpoints" / "last", keep=self.config.checkpoint.keep
+        )
+        self.best = CheckpointStore(workdir / "checkpoints" / "best", keep=1)
+        self.state, self.progress = self._restore_or_init()
+        self.scorer = Scorer(experiment, workdir)
+        self.feed = Feed(experiment)
+        self.key = put_replicated(jax.random.key(self.config.seed), experiment.mesh)
+        recipe = experiment.recipe
+        step = train_steps_on_device if self.feed.on_device else train_step
+        # The one donated, compiled step of the run.
+        self.step = jax.jit(functools.partial(step, recipe=recipe), donate_argnums=0)
+        self.log = RunLog(
+            workdir,
+            self.config.log,
+            start_step=self.progress.step,
+            total_steps=experiment.total_steps,
+            batch_size=experiment.order.batch_size,
+            synthetic=experiment.dataset.synthetic,
+        )
+        self._stop = threading.Event()
+
+    def finish(self) -> dict[str, Any]:
+        """Trains to the end, scores, and closes everything."""
+        try:
+            with _sigterm_sets(self._stop):
+                epochs = self.config.train.epochs
+                while self.progress.epoch < epochs and not self._out_of_patience():
+                    self._epoch()
+                self.last.wait()
+                self.best.wait()
+            return self._summary()
+        finally:
+            self.log.close()
+            self.last.close()
+            self.best.close()
+
+    def _epoch(self) -> None:
+        """The rest of the running epoch, its validation and its checkpoint."""
+        steps_per_epoch = self.experiment.order.steps_per_epoch
+        stop = (self.progress.epoch + 1) * steps_per_epoch
+        pending: dict[str, jax.Array] | None = None
+        for count, arguments in self.feed.dispatches(self.progress.step, stop):
+            # Nothing may be copied to or from the device by accident in here.
+            with jax.transfer_guard("disallow"):
+                self.state, metrics = self.step(self.state, *arguments, self.key)
+            # The previous dispatch's metrics are fetched while this one runs.
+            if pending is not None:
+                self._account(pending)
+            pending = metrics
+            self.progress.step += count
+            if self._save_is_due(stop):
+                self._account(pending)
+                pending = None
+                self._save()
+            if self._stop.is_set():
+                self._interrupt(pending)
+        if pending is not None:
+            self._account(pending)
+        self._end_epoch()
+
+    def _account(self, metrics: dict[str, jax.Array]) -> None:
+        """Adds the metrics of finished steps to the epoch's sums and logs some."""
+        values = {name: np.atleast_1d(np.asarray(value)) for name, value in metrics.items()}
+        batch = self.experiment.order.batch_size
+        for loss, correct, norm in zip(
+            values["loss"], values["correct"], values["gradient_norm"], strict=True
+        ):
+            step = self.progress.accounted + 1
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                self._refuse_non_finite(step, loss, norm)
+            self.progress.add(loss=float(loss), correct=int(correct), batch=batch)
+            if step % self.config.log.every_steps == 0:
+                row = {
+                    "train_loss": float(loss),
+                    "train_accuracy": float(correct) / batch,
+                    "gradient_norm": float(norm),
+                    "learning_rate": self._learning_rate(step - 1),
+                }
+                self.log.write("step", step, step / self.experiment.order.steps_per_epoch, row)
+        self.log.step(self.progress.accounted)
+
+    def _end_epoch(self) -> None:
+        scores = self.scorer.score(self.state, "val")
+        epoch = self.progress.epoch + 1
+        row = {
+            **self.progress.epoch_means(),
+            **{f"val_{name}": value for name, value in scores.items()},
+            "learning_rate": self._learning_rate(self.progress.step - 1),
+            "images_per_second": self.log.images_per_second(self.progress.step),
+        }
+        metric = self.config.eval.metric
+        value = scores.get(metric)
+        self.progress.end_epoch()
+        if value is None or is_better(metric, value, self.progress.best):
+            self.progress.best = {
+                "metric": metric,
+                "value": value,
+                "step": self.progress.step,
+                "epoch": epoch,
+            }
+            self.progress.epochs_without_better = 0
+            self._save_best(scores)
+        else:
+            self.progress.epochs_without_better += 1
+        self.log.write("epoch", self.progress.step, float(epoch), row)
+        self._save()
+
+    def _restore_or_init(self) -> tuple[TrainState, Progress]:
+        """The newest whole checkpoint of this folder, else fresh weights."""
+        experiment = self.experiment
+        state = create_train_state(
+            jax.random.key(self.config.seed),
+            experiment.model,
+            experiment.tx,
+            experiment.input_shape,
+            ema=bool(self.config.optim.ema),
+        )
+        state = put_replicated(state, experiment.mesh)
+        saved = self.last.restore(state)
+        if saved is None:
+            return state, Progress()
+        _require_same_data(saved.meta, self.meta, self.workdir)
+        return saved.state, Progress.from_dict(saved.progress)
+
+    def _save(self) -> None:
+        # A copy, because the next step gives the state's buffers away while this is written.
+        state = jax.tree.map(jnp.copy, self.state)
+        self.last.save(self.progress.step, state, progress=self.progress.to_dict(), meta=self.meta)
+
+    def _save_best(self, scores: dict[str, float]) -> None:
+        meta = {**self.meta, "best": self.progress.best, "val": scores}
+        variables = jax.tree.map(jnp.copy, dict(self.state.eval_variables))
+        if self.progress.step in self.best.steps:
+            return  # Written before the kill that this run resumed from.
+        self.best.save(self.progress.step, variables, progress={}, meta=meta)
+
+    def _save_is_due(self, epoch_end: int) -> bool:
+        every = self.config.checkpoint.every_steps
+        return bool(every) and self.progress.step % every == 0 and self.progress.step != epoch_end
+
+    def _interrupt(self, pending) -> None:
+        if pending is not None:
+            self._account(pending)
+        if self.progress.step not in self.last.steps:
+            self._save()
+        self.last.wait()
+        raise Interrupted(
+            f"stopped at step {self.progress.step} as asked; run the same command to go on"
+        )
+
+    def _refuse_non_finite(self, step: int, loss: float, norm: float) -> None:
+        self.last.wait()
+        kept = self.last.steps[-1] if self.last.steps else None
+        raise TrainingError(
+            f"loss {loss:g} and gradient norm {norm:g} at step {step} are not finite"
+            f" ({f'checkpoint of step {kept} is kept' if kept else 'no checkpoint yet'}):"
+            " use a smaller optim.learning_rate, a longer optim.warmup_epochs or"
+            " optim.clip_norm=1, in a new --workdir"
+        )
+
+    def _out_of_patience(self) -> bool:
+        patience = self.config.train.early_stop
+        return bool(patience) and self.progress.epochs_without_better >= patience
+
+    def _learning_rate(self, step: int) -> float:
+        return float(self.experiment.schedule(step))
+
+    def _summary(self) -> dict[str, Any]:
+        """Scores the test part once, with the best weights."""
+        summary: dict[str, Any] = {"best": self.progress.best, "steps": self.progress.step}
+        if self.config.eval.test_at_end and len(self.experiment.split.indices("test")):
+            summary["test"] = self.scorer.write_test(self.best)
+        return summary
+
+
+def _require_same_data(saved: dict[str, Any], now: dict[str, Any], workdir: Path) -> None:
+    """Refuses to go on with other images or another split than the checkpoint was trained on."""
+    for item, remedy in (
+        ("data", "restore the images as they were"),
+        ("split", "restore the split"),
+        ("class_names", "use the same classes"),
+    ):
+        before, after = saved[item], now[item]
+        if isinstance(before, dict):
+            before, after = before["sha256"], after["sha256"]
+        if before != after:
+            raise CheckpointError(
+                f"{workdir} was trained on another {item} ({str(before)[:12]}, now"
+                f" {str(after)[:12]}): {remedy}, or choose another --workdir"
+            )
+
+
+@contextlib.contextmanager
+def _sigterm_sets(event: threading.Event) -> Iterator[None]:
+    """While inside, SIGTERM sets the event instead of ending the process.
+
+    Only the main thread can install handlers; elsewhere the caller's arrangement stands.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: event.set())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,67 @@
+"""Momentum SGD with warm-up and cosine decay; weight decay on kernels only.
+
+The paper says SGD and nothing more; what we chose for the rest is in
+docs/decisions/0006-optimizer.md.
+"""
+
+import jax
+import optax
+
+from rcmnet_jax.errors import ConfigError
+from rcmnet_jax.types import PyTree
+
+SCHEDULES = ("cosine", "constant")
+
+
+def make_schedule(optim, *, total_steps: int, steps_per_epoch: int) -> optax.Schedule:
+    """Learning rate by step: linear warm-up from zero, then cosine to zero or constant.
+
+    Args:
+      optim: the config group ``optim``.
+      total_steps: of the whole run.
+      steps_per_epoch: converts ``warmup_epochs``.
+
+    Raises:
+      ConfigError: unknown schedule, a rate that is not positive, or a warm-up longer than the run.
+    """
+    if optim.schedule not in SCHEDULES:
+        raise ConfigError(f"optim.schedule {optim.schedule!r} is not one of {', '.join(SCHEDULES)}")
+    if optim.learning_rate <= 0:
+        raise ConfigError(f"optim.learning_rate must be positive, got {optim.learning_rate}")
+    warmup = round(optim.warmup_epochs * steps_per_epoch)
+    if warmup and warmup >= total_steps:
+        raise ConfigError(
+            f"optim.warmup_epochs={optim.warmup_epochs} is as long as the whole run:"
+            " shorten it, or raise train.epochs"
+        )
+    if optim.schedule == "cosine":
+        decay = optax.cosine_decay_schedule(optim.learning_rate, max(total_steps - warmup, 1))
+    else:
+        decay = optax.constant_schedule(optim.learning_rate)
+    if not warmup:
+        return decay
+    rise = optax.linear_schedule(0.0, optim.learning_rate, warmup)
+    return optax.join_schedules([rise, decay], [warmup])
+
+
+def make_optimizer(optim, schedule: optax.Schedule) -> optax.GradientTransformation:
+    """Clipping, then weight decay, then momentum SGD: PyTorch's order, so decay enters momentum.
+
+    Raises:
+      ConfigError: a momentum outside [0, 1), or a negative decay or clipping norm.
+    """
+    if not 0 <= optim.momentum < 1:
+        raise ConfigError(f"optim.momentum must be in [0, 1), got {optim.momentum}")
+    if optim.weight_decay < 0 or optim.clip_norm < 0:
+        raise ConfigError("optim.weight_decay and optim.clip_norm must not be negative")
+    clip = [optax.clip_by_global_norm(optim.clip_norm)] if optim.clip_norm else []
+    return optax.chain(
+        *clip,
+        optax.add_decayed_weights(optim.weight_decay, mask=kernels_only),
+        optax.sgd(schedule, momentum=optim.momentum, nesterov=optim.nesterov),
+    )
+
+
+def kernels_only(params: PyTree) -> PyTree:
+    """True for every leaf named ``kernel``: not for biases, norm scales and position tables."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)

@@ -1,0 +1,61 @@
+"""Everything that training changes, in one tree."""
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from flax.training import train_state
+
+from rcmnet_jax.types import PyTree, Variables
+
+
+class TrainState(train_state.TrainState):
+    """Flax's train state with batch-norm statistics and, optionally, averaged weights.
+
+    Attributes:
+      batch_stats: running statistics; empty for networks without batch norm.
+      ema_params: exponential moving average of the parameters, or None.
+    """
+
+    batch_stats: PyTree
+    ema_params: PyTree | None = None
+
+    @property
+    def eval_variables(self) -> Variables:
+        """What validation, checkpoints and prediction use: averaged weights where there are any."""
+        params = self.params if self.ema_params is None else self.ema_params
+        return {"params": params, "batch_stats": self.batch_stats}
+
+
+def create_train_state(
+    key: jax.Array,
+    model: nn.Module,
+    tx: optax.GradientTransformation,
+    input_shape: tuple[int, ...],
+    *,
+    ema: bool = False,
+) -> TrainState:
+    """Fresh weights and optimizer state, initialised in one compiled call.
+
+    Args:
+      key: random key of the initial weights.
+      model: one of our networks.
+      tx: the optimizer.
+      input_shape: (B, H, W, 3); the batch size does not matter.
+      ema: whether to keep averaged weights.
+    """
+
+    def init(key):
+        variables = model.init(key, jnp.zeros(input_shape, jnp.float32), train=False)
+        params = variables["params"]
+        state = TrainState.create(
+            apply_fn=model.apply,
+            params=params,
+            tx=tx,
+            batch_stats=variables.get("batch_stats", {}),
+            ema_params=jax.tree.map(jnp.copy, params) if ema else None,
+        )
+        # An array from the start: a Python int here would compile the step twice.
+        return state.replace(step=jnp.zeros((), jnp.int32))
+
+    return jax.jit(init)(key)

@@ -1,0 +1,187 @@
+"""The training and evaluation steps: pure functions of arrays, compiled by the loop."""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from rcmnet_jax.data.augment import Augmentation, augment, standardize
+from rcmnet_jax.training.state import TrainState
+from rcmnet_jax.types import PyTree, Variables
+
+Metrics = dict[str, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What a step does besides the network and the optimizer; hashable, so it is static in jit.
+
+    Attributes:
+      mean: per-channel mean of the train split, in [0, 1].
+      std: per-channel standard deviation of the train split.
+      augmentation: of training images.
+      label_smoothing: mass spread evenly over all classes, in [0, 1).
+      class_weights: one factor a class on its examples' loss, or None.
+      accumulate: micro-batches a step is computed in; batch norm sees each by itself.
+      ema: decay of the averaged weights; 0 keeps none.
+    """
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    augmentation: Augmentation = dataclasses.field(default_factory=Augmentation)
+    label_smoothing: float = 0.0
+    class_weights: tuple[float, ...] | None = None
+    accumulate: int = 1
+    ema: float = 0.0
+
+
+def train_step(
+    state: TrainState, batch: PyTree, key: jax.Array, *, recipe: Recipe
+) -> tuple[TrainState, Metrics]:
+    """One optimizer step.
+
+    Args:
+      state: to be replaced; the loop donates it.
+      batch: ``image`` (B, H, W, 3) uint8, ``label`` (B,) int32, ``view`` (B,) int32.
+      key: the run's random key; the step number is folded in here, so a resumed run draws what
+        an uninterrupted one would.
+      recipe: see `Recipe`.
+
+    Returns:
+      The new state, and the metrics of the batch before the update: mean ``loss``, number
+      ``correct``, ``gradient_norm``.
+    """
+    augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
+    x_BxHxWx3 = augment(batch["image"], batch["view"], augment_key, recipe.augmentation)
+    x_BxHxWx3 = standardize(x_BxHxWx3, recipe.mean, recipe.std)
+    gradients, batch_stats, metrics = _accumulated_gradients(
+        state, x_BxHxWx3, batch["label"], dropout_key, recipe
+    )
+    state = state.apply_gradients(grads=gradients, batch_stats=batch_stats)
+    if recipe.ema:
+        averaged = optax.incremental_update(state.params, state.ema_params, 1 - recipe.ema)
+        state = state.replace(ema_params=averaged)
+    metrics["gradient_norm"] = optax.global_norm(gradients)
+    return state, metrics
+
+
+def train_steps_on_device(
+    state: TrainState,
+    split: PyTree,
+    index_SxB: jax.Array,
+    view_SxB: jax.Array,
+    key: jax.Array,
+    *,
+    recipe: Recipe,
+) -> tuple[TrainState, Metrics]:
+    """S steps in one call, their batches gathered from a train split that lies on the device.
+
+    Args:
+      state: to be replaced.
+      split: ``image`` (N, H, W, 3) uint8 and ``label`` (N,) int32 of the whole train split.
+      index_SxB: rows of each step's batch.
+      view_SxB: their views.
+      key: the run's random key.
+      recipe: see `Recipe`.
+
+    Returns:
+      The state after S steps, and the metrics of each, (S,).
+    """
+
+    def step(state, rows):
+        index_B, view_B = rows
+        batch = {
+            "image": split["image"][index_B],
+            "label": split["label"][index_B],
+            "view": view_B,
+        }
+        return train_step(state, batch, key, recipe=recipe)
+
+    if index_SxB.shape[0] == 1:
+        # Without the loop around it, a single step compiles faster and runs no slower.
+        state, metrics = step(state, (index_SxB[0], view_SxB[0]))
+        return state, jax.tree.map(lambda value: value[None], metrics)
+    return jax.lax.scan(step, state, (index_SxB, view_SxB))
+
+
+def predict_step(
+    apply_fn: Callable,
+    variables: Variables,
+    image_BxHxWx3: jax.Array,
+    *,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+) -> jax.Array:
+    """Logits (B, K) of uint8 images, standardised, without augmentation."""
+    x_BxHxWx3 = standardize(image_BxHxWx3.astype(jnp.float32) / 255, mean, std)
+    return apply_fn(variables, x_BxHxWx3, train=False)
+
+
+def cross_entropy(
+    logits_BxK: jax.Array,
+    label_B: jax.Array,
+    *,
+    label_smoothing: float = 0.0,
+    class_weights: tuple[float, ...] | None = None,
+) -> jax.Array:
+    """Mean cross-entropy of the batch, in nats.
+
+    With class weights it is the weighted mean, ``sum(w loss) / sum(w)``, as PyTorch's.
+    """
+    target_BxK = optax.smooth_labels(jax.nn.one_hot(label_B, logits_BxK.shape[-1]), label_smoothing)
+    loss_B = optax.softmax_cross_entropy(logits_BxK, target_BxK)
+    if class_weights is None:
+        return loss_B.mean()
+    weight_B = jnp.asarray(class_weights, jnp.float32)[label_B]
+    return (weight_B * loss_B).sum() / weight_B.sum()
+
+
+def _accumulated_gradients(state: TrainState, x, label, key, recipe: Recipe):
+    """Gradients of the mean loss, new batch statistics and metrics, in micro-batches."""
+
+    def loss_fn(params, batch_stats, x, label, key):
+        logits, updates = state.apply_fn(
+            {"params": params, "batch_stats": batch_stats},
+            x,
+            train=True,
+            mutable=["batch_stats"],
+            rngs={"dropout": key},
+        )
+        loss = cross_entropy(
+            logits,
+            label,
+            label_smoothing=recipe.label_smoothing,
+            class_weights=recipe.class_weights,
+        )
+        correct = (logits.argmax(-1) == label).sum()
+        return loss, (updates.get("batch_stats", {}), {"loss": loss, "correct": correct})
+
+    gradient_fn = jax.grad(loss_fn, has_aux=True)
+    parts = recipe.accumulate
+    if parts == 1:
+        gradients, (batch_stats, metrics) = gradient_fn(
+            state.params, state.batch_stats, x, label, key
+        )
+        return gradients, batch_stats, metrics
+
+    def micro_step(carry, part):
+        total, batch_stats = carry
+        x, label, number = part
+        gradients, (batch_stats, metrics) = gradient_fn(
+            state.params, batch_stats, x, label, jax.random.fold_in(key, number)
+        )
+        return (jax.tree.map(jnp.add, total, gradients), batch_stats), metrics
+
+    zeros = jax.tree.map(jnp.zeros_like, state.params)
+    micro = jax.tree.map(lambda a: a.reshape(parts, a.shape[0] // parts, *a.shape[1:]), (x, label))
+    (total, batch_stats), metrics = jax.lax.scan(
+        micro_step, (zeros, state.batch_stats), (*micro, jnp.arange(parts))
+    )
+    gradients = jax.tree.map(lambda g: g / parts, total)
+    return (
+        gradients,
+        batch_stats,
+        {"loss": metrics["loss"].mean(), "correct": metrics["correct"].sum()},
+    )

@@ -1,0 +1,110 @@
+"""The folder of one run: its lock, its config, and whether it may go on."""
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+
+from rcmnet_jax.errors import ConfigError, UserError
+
+CONFIG_FILE = "config.json"
+# Keys that change neither the batches nor the arithmetic of a run, so they may differ on resume.
+FREE_KEYS = (
+    "data.source",
+    "data.data_dir",
+    "data.cache",
+    "train.require_gpu",
+    "eval.batch_size",
+    "eval.test_at_end",
+    "checkpoint.",
+    "log.",
+)
+
+
+@contextlib.contextmanager
+def locked_workdir(workdir: Path) -> Iterator[None]:
+    """Creates the folder and keeps other runs out of it.
+
+    The lock is the kernel's, so it is gone with the process however that ends.
+
+    Raises:
+      UserError: the folder cannot be written, or another process trains in it.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        file = (workdir / ".lock").open("a+")
+    except OSError as error:
+        raise UserError(
+            f"cannot write to {workdir} ({error.strerror}): choose another --workdir"
+        ) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            owner = file.read().strip() or "unknown"
+            raise UserError(
+                f"{workdir} is in use by another run (process {owner}):"
+                " wait for it, or choose another --workdir"
+            ) from error
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def flatten_config(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """``{"optim.learning_rate": 0.05, ...}``, with the values' types."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, ml_collections.ConfigDict):
+            flat |= {f"{key}.{inner}": v for inner, v in flatten_config(value).items()}
+        else:
+            flat[key] = value
+    return flat
+
+
+def agree_on_config(config: ml_collections.ConfigDict, workdir: Path) -> None:
+    """Writes ``config.json``, or checks that a run already there has the same one.
+
+    Raises:
+      ConfigError: a key that matters differs from the run in the folder.
+      UserError: the file there cannot be read.
+    """
+    path = workdir / CONFIG_FILE
+    if path.exists():
+        _require_same(_read_config(path), config, workdir)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(config.to_dict(), indent=2) + "\n")
+    temporary.replace(path)
+
+
+def _read_config(path: Path) -> ml_collections.ConfigDict:
+    try:
+        return ml_collections.ConfigDict(json.loads(path.read_text()))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} cannot be read ({error}): restore it, or choose another --workdir"
+        ) from error
+
+
+def _require_same(
+    saved: ml_collections.ConfigDict, config: ml_collections.ConfigDict, workdir: Path
+) -> None:
+    before, now = flatten_config(saved), flatten_config(config)
+    differing = [
+        f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key) and not key.startswith(FREE_KEYS)
+    ]
+    if differing:
+        raise ConfigError(
+            f"{workdir} holds a run with another config ({'; '.join(differing[:3])}"
+            f"{'; ...' if len(differing) > 3 else ''}):"
+            " use the same command to resume it, or another --workdir"
+        )

@@ -1,0 +1,1 @@
+"""Transfer of weights between networks and data sets."""
