@@ -20,26 +20,12 @@ from typing import Literal
 
 import numpy as np
 
-from rcmnet_jax.data.folds import make_folds, make_leave_one_group_out
-from rcmnet_jax.data.grouping import assign_groups
-from rcmnet_jax.data.split_files import read_split_csv, write_split_csv
-from rcmnet_jax.data.split_table import DROPPED, PARTS, Split, SplitTable, check_fractions, take
+from rcmnet_jax.data.splits.grouping import assign_groups
+from rcmnet_jax.data.splits.table import Split, SplitTable, check_fractions, take
 from rcmnet_jax.errors import DataError
 
 Protocol = Literal["strict", "paper"]
 PROTOCOLS = ("strict", "paper")
-
-__all__ = [
-    "DROPPED",
-    "PARTS",
-    "PROTOCOLS",
-    "Split",
-    "make_folds",
-    "make_leave_one_group_out",
-    "make_split",
-    "read_split_csv",
-    "write_split_csv",
-]
 
 
 def make_split(

@@ -12,18 +12,16 @@ import zipfile
 from pathlib import Path
 from typing import Literal, Protocol
 
-from rcmnet_jax.data.archives import open_zip
-from rcmnet_jax.data.class_folders import (
+from rcmnet_jax.data.sources.archives import open_zip
+from rcmnet_jax.data.sources.files import MAX_FILE_BYTES, IgnoredFile, SourceFile
+from rcmnet_jax.data.sources.folders import (
     check_classes,
     fingerprint_of,
     sort_into_classes,
     walk,
 )
-from rcmnet_jax.data.manifests import read_manifest
-from rcmnet_jax.data.source_files import MAX_FILE_BYTES, IgnoredFile, SourceFile
+from rcmnet_jax.data.sources.manifests import read_manifest
 from rcmnet_jax.errors import BadImageError, DataError
-
-__all__ = ["IgnoredFile", "Layout", "Source", "SourceFile", "open_source"]
 
 Layout = Literal["auto", "folder", "zip", "manifest"]
 LAYOUTS = ("auto", "folder", "zip", "manifest")

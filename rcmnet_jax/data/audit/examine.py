@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rcmnet_jax.data.findings import Finding, find_oddities
+from rcmnet_jax.data.audit.findings import Finding, find_oddities
 from rcmnet_jax.data.preprocess import inspect_and_decode
-from rcmnet_jax.data.source_files import SourceFile
 from rcmnet_jax.data.sources import Source
+from rcmnet_jax.data.sources.files import SourceFile
 from rcmnet_jax.data.storage import write_atomic
 from rcmnet_jax.data.threads import ordered_map, progress_bar
 from rcmnet_jax.errors import BadImageError, DataError

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rcmnet_jax.data.split_table import DROPPED, PARTS, Split
+from rcmnet_jax.data.splits.table import DROPPED, PARTS, Split
 from rcmnet_jax.data.storage import write_atomic
 from rcmnet_jax.errors import DataError
 

@@ -1,0 +1,6 @@
+"""What is wrong with a set of images, told before anything is trained on it."""
+
+from rcmnet_jax.data.audit.examine import Audit as Audit
+from rcmnet_jax.data.audit.examine import AuditRow as AuditRow
+from rcmnet_jax.data.audit.examine import audit_source as audit_source
+from rcmnet_jax.data.audit.examine import read_audit as read_audit
