@@ -1,5 +1,6 @@
 """Opening a finished or running training run for evaluation, prediction or explanation."""
 
+import contextlib
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -56,22 +57,20 @@ def load_run(workdir: str | Path) -> Restored:
             f"{workdir} holds no trained model: give the --workdir of a train.py run that has"
             " finished at least one epoch"
         )
-    store = CheckpointStore(directory, keep=1)
-    try:
+    with contextlib.closing(CheckpointStore(directory, read_only=True)) as store:
         return _restore(store, directory)
-    finally:
-        store.close()
 
 
 def _restore(store: CheckpointStore, directory: Path) -> Restored:
     if not store.steps:
         raise CheckpointError(f"{directory} holds no checkpoint: train for at least one epoch")
-    meta = store.read_json(store.steps[-1], "meta")
+    meta = store.newest_meta()
+    if meta is None:
+        raise CheckpointError(f"no checkpoint in {directory} can be read: restore it from a copy")
     preprocess = Preprocess.from_dict(meta["preprocess"])
     model = create_model(num_classes=len(meta["class_names"]), **meta["config"]["model"])
     saved = store.restore(_abstract_variables(model, preprocess))
-    if saved is None:
-        raise CheckpointError(f"{directory} holds no checkpoint that can be read")
+    assert saved is not None  # There are steps, and none that is whole is an error.
     return Restored(
         model=model,
         variables=saved.state,

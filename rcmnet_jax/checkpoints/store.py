@@ -1,16 +1,17 @@
-"""The checkpoints of one run: the newest few to go on from, the best one to use.
+"""The checkpoints of one run: the newest few to go on from, the best ones to use.
 
 ``last/<step>`` holds the whole training state, ``best/<step>`` the variables for evaluation. Each
 is one Orbax checkpoint of three items: ``state`` (arrays), ``progress`` (position in the data,
 sums of the running epoch, best score so far) and ``meta`` (config, classes, preprocessing,
-provenance). A SHA-256 over all arrays is stored beside them, so that a flipped bit is found when
-a checkpoint is opened and the one before it is taken instead.
+provenance). A SHA-256 over all arrays and one over the two records are stored beside them, so that
+a flipped bit is found when a checkpoint is opened and the one before it is taken instead.
 """
 
 import contextlib
 import dataclasses
 import errno
 import hashlib
+import json
 import logging
 import shutil
 from collections.abc import Iterator
@@ -25,6 +26,9 @@ from rcmnet_jax.errors import CheckpointError
 from rcmnet_jax.types import PyTree
 
 logger = logging.getLogger(__name__)
+# What a damaged file raises depends on which layer met the damage first: JSON, zarr, tensorstore
+# or Orbax; they share no narrower base.
+DAMAGE = (ValueError, OSError, KeyError, TypeError, RuntimeError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,12 +50,17 @@ class CheckpointStore:
     Args:
       directory: of the series, e.g. ``workdir/checkpoints/last``.
       keep: how many of the newest to keep.
+      read_only: leave the folder as it is, because a run may be writing in it.
     """
 
-    def __init__(self, directory: Path, *, keep: int = 2):
+    def __init__(self, directory: Path, *, keep: int = 2, read_only: bool = False):
         # Orbax refuses relative paths.
         self.directory = Path(directory).absolute()
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
+        self._read_only = read_only
+        # Orbax's own read_only warns on every opening. What a killed save left is removed.
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep, create=not read_only, cleanup_tmp_directories=not read_only
+        )
         with _readable_errors(self.directory, "open"):
             self._manager = ocp.CheckpointManager(self.directory, options=options)
 
@@ -61,9 +70,10 @@ class CheckpointStore:
         Raises:
           CheckpointError: this save or the one before it could not be written.
         """
-        progress = {**progress, "sha256": tree_sha256(state)}
+        digests = {"sha256": tree_sha256(state), "records_sha256": _records_sha256(progress, meta)}
+        progress = {**progress, **digests}
         with _readable_errors(self.directory, "save"):
-            self._manager.save(
+            written = self._manager.save(
                 step,
                 args=ocp.args.Composite(
                     state=ocp.args.StandardSave(state),
@@ -71,6 +81,8 @@ class CheckpointStore:
                     meta=ocp.args.JsonSave(meta),
                 ),
             )
+        # Orbax passes over a step that is not after the newest one without a word.
+        assert written, f"step {step} is not after {self.steps[-1]} in {self.directory}"
 
     def wait(self) -> None:
         """Returns when everything is on disk.
@@ -83,19 +95,28 @@ class CheckpointStore:
 
     def close(self) -> None:
         """Waits, and frees the threads."""
-        self.wait()
-        self._manager.close()
+        try:
+            self.wait()
+        finally:
+            with _readable_errors(self.directory, "save"):
+                self._manager.close()
 
     @property
     def steps(self) -> list[int]:
         """Step numbers of the checkpoints, oldest first."""
         return sorted(self._manager.all_steps())
 
+    def drop_after(self, step: int) -> None:
+        """Deletes what was saved after a step, by a run that is taken up again from there."""
+        with _readable_errors(self.directory, "delete"):
+            for later in [s for s in self.steps if s > step]:
+                self._manager.delete(later)
+
     def restore(self, template: PyTree) -> Saved | None:
         """The newest checkpoint that is whole.
 
-        One that cannot be read, or whose arrays are not those that were saved, is set aside under
-        ``corrupt-<step>`` with a warning, and the one before it is taken.
+        Where one cannot be read, or its content is not what was saved, the one before it is taken
+        with a warning, and the damaged one is set aside as ``corrupt-<series>-<step>``.
 
         Args:
           template: a tree of the same structure, of arrays or `jax.ShapeDtypeStruct` with
@@ -108,29 +129,37 @@ class CheckpointStore:
           CheckpointError: there are checkpoints, and none is whole.
         """
         steps = self.steps
+        damaged: dict[int, _Corrupt] = {}
         for step in reversed(steps):
             try:
-                return self._restore_step(step, template)
+                saved = self._restore_step(step, template)
             except _Corrupt as error:
+                damaged[step] = error
+                continue
+            for bad, why in damaged.items():
                 logger.warning(
-                    "checkpoint %s is damaged (%s): set aside as corrupt-%d",
-                    self.directory / str(step),
-                    error,
+                    "checkpoint %s is damaged (%s): going back to step %d",
+                    self.directory / str(bad),
+                    why,
                     step,
                 )
-                self._set_aside(step)
-        if steps:
+                self._set_aside(bad)
+            return saved
+        if damaged:
+            # They stay where they are, or the same command would start from scratch over them.
             raise CheckpointError(
-                f"none of the {len(steps)} checkpoints in {self.directory} can be read:"
-                " they are kept as corrupt-*; start again in another --workdir"
+                f"none of the {len(steps)} checkpoints in {self.directory} can be read"
+                f" ({damaged[steps[-1]]}): restore them from a copy, or train in another --workdir"
             )
         return None
 
-    def read_json(self, step: int, item: str) -> dict[str, Any]:
-        """The ``progress`` or ``meta`` of one checkpoint, without its arrays."""
-        with _readable_errors(self.directory, "read"):
-            args = ocp.args.Composite(**{item: ocp.args.JsonRestore()})
-            return self._manager.restore(step, args=args)[item]
+    def newest_meta(self) -> dict[str, Any] | None:
+        """The ``meta`` of the newest checkpoint where it can be read; no arrays are touched."""
+        for step in reversed(self.steps):
+            with contextlib.suppress(*DAMAGE):
+                args = ocp.args.Composite(meta=ocp.args.JsonRestore())
+                return dict(self._manager.restore(step, args=args)["meta"])
+        return None
 
     def _restore_step(self, step: int, template: PyTree) -> Saved:
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
@@ -143,16 +172,18 @@ class CheckpointStore:
                     meta=ocp.args.JsonRestore(),
                 ),
             )
-        # What a damaged file raises depends on which layer met the damage first: JSON, zarr,
-        # tensorstore or Orbax; they share no narrower base.
-        except (ValueError, OSError, KeyError, TypeError, RuntimeError) as error:
+            progress, meta = dict(items["progress"]), dict(items["meta"])
+        except DAMAGE as error:
             raise _Corrupt(_first_line(error)) from error
-        progress = dict(items["progress"])
         if progress.pop("sha256", None) != tree_sha256(items["state"]):
             raise _Corrupt("its arrays are not those that were saved")
-        return Saved(step, items["state"], progress, dict(items["meta"]))
+        if progress.pop("records_sha256", None) != _records_sha256(progress, meta):
+            raise _Corrupt("its records are not those that were saved")
+        return Saved(step, items["state"], progress, meta)
 
     def _set_aside(self, step: int) -> None:
+        if self._read_only:
+            return
         source = self.directory / str(step)
         target = self.directory.parent / f"corrupt-{self.directory.name}-{step}"
         shutil.rmtree(target, ignore_errors=True)
@@ -168,6 +199,11 @@ def tree_sha256(tree: PyTree) -> str:
         digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}\n".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()
+
+
+def _records_sha256(progress: dict[str, Any], meta: dict[str, Any]) -> str:
+    """SHA-256 over the JSON of both records."""
+    return hashlib.sha256(json.dumps([progress, meta], sort_keys=True).encode()).hexdigest()
 
 
 class _Corrupt(Exception):

@@ -7,3 +7,5 @@ PARTIAL = 1
 USER_ERROR = 2
 # Stopped by SIGTERM with everything saved; EX_TEMPFAIL, which schedulers take for "again later".
 INTERRUPTED = 75
+# Stopped by Ctrl-C, as shells count it: 128 + SIGINT.
+STOPPED = 130

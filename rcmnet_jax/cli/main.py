@@ -2,12 +2,12 @@
 
 import argparse
 import importlib
-import logging
 import sys
 from collections.abc import Sequence
 
 import rcmnet_jax
-from rcmnet_jax.cli.exit_codes import USER_ERROR
+from rcmnet_jax.cli.exit_codes import STOPPED, USER_ERROR
+from rcmnet_jax.cli.logs import configure_logging
 from rcmnet_jax.errors import UserError
 from rcmnet_jax.runtime import configure_runtime
 
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
       The exit status, see `rcmnet_jax.cli.exit_codes`.
     """
     args = _parser().parse_args(argv)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    configure_logging()
     configure_runtime()
     try:
         return args.run(args)
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return USER_ERROR
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
-        return 130
+        return STOPPED
 
 
 def _parser() -> argparse.ArgumentParser:

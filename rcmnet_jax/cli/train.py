@@ -1,10 +1,10 @@
 """The command behind ``train.py``: a config file, a workdir, and one-line errors."""
 
-import logging
 import sys
 from pathlib import Path
 
-from rcmnet_jax.cli.exit_codes import INTERRUPTED, OK, USER_ERROR
+from rcmnet_jax.cli.exit_codes import INTERRUPTED, OK, STOPPED, USER_ERROR
+from rcmnet_jax.cli.logs import configure_logging
 from rcmnet_jax.errors import UserError
 from rcmnet_jax.runtime import configure_runtime
 
@@ -37,13 +37,19 @@ def main(argv: list[str]) -> int:
     if {"-h", "--help", "-help"} & set(argv) or not argv:
         print(USAGE)
         return OK if argv else USER_ERROR
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    configure_logging()
     configure_runtime()
     try:
         return _train(argv)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_ERROR
+    except KeyboardInterrupt:
+        print(
+            "stopped; the same command goes on from the last checkpoint that is saved",
+            file=sys.stderr,
+        )
+        return STOPPED
 
 
 def _train(argv: list[str]) -> int:

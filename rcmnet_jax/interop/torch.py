@@ -55,8 +55,8 @@ def from_torch_state_dict(
       **options: fields of the network as for `create_model`, e.g. ``width=32``.
 
     Returns:
-      ``{"params": ..., "batch_stats": ...}`` of float32 numpy arrays; no ``batch_stats`` where
-      the network has none.
+      ``{"params": ..., "batch_stats": ...}`` of float32 arrays as ``init`` gives; no
+      ``batch_stats`` where the network has none.
 
     Raises:
       ConfigError: unknown model or option.
@@ -190,9 +190,8 @@ def _fill(
             " was saved from"
         )
     flat = {
-        entry.path: np.ascontiguousarray(
-            entry.layout.to_ours(np.asarray(state[name], dtype=np.float32))
-        )
+        # A copy: a later change to the state dict must not reach the variables.
+        entry.path: jnp.array(entry.layout.to_ours(np.asarray(state[name], dtype=np.float32)))
         for name, entry in named.items()
         if not entry.counter
     }

@@ -26,6 +26,9 @@ from rcmnet_jax.training.mesh import make_mesh, require_divisible
 from rcmnet_jax.training.optimizer import make_optimizer, make_schedule
 from rcmnet_jax.training.steps import Recipe
 
+# One grey level: a channel without variation must not be divided by zero.
+SMALLEST_STD = np.float32(1 / 255)
+
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
@@ -104,10 +107,9 @@ def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
     preprocess = Preprocess(height=config.data.height, width=config.data.width)
     augmentation = Augmentation(config.data.views, config.data.light, config.data.stain)
     augmentation.require_shape(preprocess.height, preprocess.width)
-    pixels = open_pixels(dataset, preprocess, config.data, progress=progress)
+    model = create_model(num_classes=len(dataset.class_names), **config.model.to_dict())
     train_rows = split.indices("train")
     labels = np.asarray(dataset.records.label)[train_rows]
-    mean, std = channel_statistics(pixels, train_rows)
     order = BatchOrder(
         labels,
         batch_size=config.train.batch_size,
@@ -122,6 +124,11 @@ def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
         total_steps=config.train.epochs * order.steps_per_epoch,
         steps_per_epoch=order.steps_per_epoch,
     )
+    tx = make_optimizer(config.optim, schedule)
+    class_weights = _class_weights(config.optim, labels, dataset.class_names)
+    # Last, since it may take minutes: a wrong value is told before.
+    pixels = open_pixels(dataset, preprocess, config.data, progress=progress)
+    mean, std = channel_statistics(pixels, train_rows)
     return Experiment(
         config=config,
         dataset=dataset,
@@ -130,16 +137,16 @@ def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
         pixels=pixels,
         recipe=Recipe(
             mean=_floats(mean),
-            std=_floats(std),
+            std=_floats(np.maximum(std, SMALLEST_STD)),
             augmentation=augmentation,
             label_smoothing=config.optim.label_smoothing,
-            class_weights=_class_weights(config.optim, labels, dataset.class_names),
+            class_weights=class_weights,
             accumulate=config.optim.accumulate,
             ema=config.optim.ema,
         ),
         order=order,
-        model=create_model(num_classes=len(dataset.class_names), **config.model.to_dict()),
-        tx=make_optimizer(config.optim, schedule),
+        model=model,
+        tx=tx,
         schedule=schedule,
         mesh=mesh,
     )
@@ -216,7 +223,10 @@ def _check_values(config: ml_collections.ConfigDict) -> None:
         (config.eval.batch_size >= 1, "eval.batch_size must be at least 1"),
         (0 <= config.optim.label_smoothing < 1, "optim.label_smoothing must be in [0, 1)"),
         (0 <= config.optim.ema < 1, "optim.ema must be in [0, 1)"),
+        (0 <= config.seed < 2**31, "seed must be in [0, 2^31)"),
+        (0 <= config.model.dropout < 1, "model.dropout must be in [0, 1)"),
         (config.checkpoint.keep >= 1, "checkpoint.keep must be at least 1"),
+        (config.checkpoint.every_steps >= 0, "checkpoint.every_steps must not be negative"),
         (config.log.every_steps >= 1, "log.every_steps must be at least 1"),
         (
             config.optim.accumulate >= 1 and config.train.batch_size % config.optim.accumulate == 0,

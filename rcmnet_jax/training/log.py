@@ -1,6 +1,7 @@
 """What a run tells while it trains: JSON lines, TensorBoard, a progress bar, curves."""
 
 import json
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -44,12 +45,16 @@ class RunLog:
         self.rows = [row for row in _read_rows(self._path) if row["step"] <= start_step]
         self._rewrite()
         self._file = self._path.open("a")
-        self._writer = _tensorboard(workdir, start_step) if log.tensorboard else None
+        self._writer = _TensorBoard(workdir, start_step) if log.tensorboard else None
+        terminal = sys.stderr.isatty()
+        # A bar in a log file is thousands of lines; there an epoch is one.
+        self._lines = log.progress and not terminal
+        self._total_steps = total_steps
         self._bar = tqdm.tqdm(
             total=total_steps,
             initial=start_step,
             unit="step",
-            disable=not log.progress,
+            disable=not (log.progress and terminal),
             dynamic_ncols=True,
             smoothing=0.05,
         )
@@ -59,7 +64,8 @@ class RunLog:
 
     def step(self, step: int) -> None:
         """Moves the bar to a step."""
-        self._bar.update(step - self._bar.n)
+        if not self._bar.disable:
+            self._bar.update(step - self._bar.n)
 
     def images_per_second(self, step: int) -> float:
         """Training speed since this was last asked, evaluation and saving included."""
@@ -74,20 +80,20 @@ class RunLog:
         self.rows.append(row)
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
+        if self._writer is not None:
+            self._writer.write(step, values)
         for name, value in values.items():
-            if self._writer is not None:
-                self._writer.add_scalar(name, value, step)
             if name in ("train_loss", "val_loss", "val_accuracy", "images_per_second"):
                 self._shown[name] = (
                     f"{value:.0f}" if name == "images_per_second" else f"{value:.4f}"
                 )
-        self._bar.set_postfix(self._shown | {"epoch": f"{epoch:.1f}"})
+        shown = {"epoch": f"{epoch:.1f}", **self._shown}
+        self._bar.set_postfix(shown)
+        if kind == "epoch" and self._lines:
+            told = ", ".join(f"{name} {value}" for name, value in shown.items())
+            print(f"step {step}/{self._total_steps}: {told}", file=sys.stderr, flush=True)
         if kind == "epoch" and self._plots:
             plot_curves(self.epoch_rows, self._workdir / "curves.png", synthetic=self._synthetic)
-
-    def say(self, message: str) -> None:
-        """A line above the bar."""
-        self._bar.write(message)
 
     @property
     def epoch_rows(self) -> list[dict[str, Any]]:
@@ -122,8 +128,31 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _tensorboard(workdir: Path, start_step: int):
-    from tensorboardX import SummaryWriter
+class _TensorBoard:
+    """An event file, written here and now.
 
-    # Events after the purge step are hidden by TensorBoard: the run writes them again.
-    return SummaryWriter(str(workdir / "tensorboard"), purge_step=start_step + 1)
+    tensorboardX's SummaryWriter writes in a thread behind a short queue; on a full disk the thread
+    dies and the run waits for room in the queue for ever.
+    """
+
+    def __init__(self, workdir: Path, start_step: int):
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+        from tensorboardX.summary import scalar
+
+        self._event, self._scalar = Event, scalar
+        directory = workdir / "tensorboard"
+        directory.mkdir(exist_ok=True)
+        self._writer = EventsWriter(str(directory / "events"))
+        # Events from this step on are hidden by TensorBoard: the run writes them again.
+        start = SessionLog(status=SessionLog.START)
+        self._writer.write_event(Event(step=start_step + 1, session_log=start))
+
+    def write(self, step: int, values: dict[str, Any]) -> None:
+        for name, value in values.items():
+            summary = self._scalar(name, value)
+            self._writer.write_event(self._event(step=step, wall_time=time.time(), summary=summary))
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()

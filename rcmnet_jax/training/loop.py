@@ -25,12 +25,17 @@ from rcmnet_jax.errors import CheckpointError, TrainingError
 from rcmnet_jax.training.experiment import Experiment, build_experiment
 from rcmnet_jax.training.feed import Feed
 from rcmnet_jax.training.log import RunLog
-from rcmnet_jax.training.mesh import put_replicated
+from rcmnet_jax.training.mesh import put_replicated, replicated
 from rcmnet_jax.training.progress import Progress
 from rcmnet_jax.training.scoring import Scorer, is_better
 from rcmnet_jax.training.state import TrainState, create_train_state
 from rcmnet_jax.training.steps import train_step, train_steps_on_device
-from rcmnet_jax.training.workdir import agree_on_config, locked_workdir
+from rcmnet_jax.training.workdir import (
+    locked_workdir,
+    require_same_config,
+    write_config,
+    write_errors_told,
+)
 
 
 class Interrupted(Exception):
@@ -53,53 +58,78 @@ def train(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, A
       Interrupted: on SIGTERM, after saving.
     """
     workdir = Path(workdir).absolute()
-    with locked_workdir(workdir):
-        agree_on_config(config, workdir)
-        return Run(build_experiment(config), workdir).finish()
+    with (
+        locked_workdir(workdir),
+        write_errors_told(workdir),
+        contextlib.ExitStack() as resources,
+    ):
+        require_same_config(config, workdir)
+        run = Run(build_experiment(config), workdir, resources)
+        # Only now: a config that turned out to be wrong must not bind the folder.
+        write_config(config, workdir)
+        return run.finish()
 
 
 class Run:
-    """One run in its folder, from restoring to the test scores."""
+    """One run in its folder, from restoring to the test scores.
 
-    def __init__(self, experiment: Experiment, workdir: Path):
+    Args:
+      experiment: what to train.
+      workdir: where to keep it.
+      resources: closes the files and threads of the run, however it ends.
+    """
+
+    def __init__(self, experiment: Experiment, workdir: Path, resources: contextlib.ExitStack):
         self.experiment, self.workdir, self.config = experiment, workdir, experiment.config
         self.meta = {**experiment.describe(), "provenance": collect_provenance()}
-        self.last = CheckpointStore(
-            workdir / "checkpoints" / "last", keep=self.config.checkpoint.keep
+        checkpoints = workdir / "checkpoints"
+        self.last = resources.enter_context(
+            contextlib.closing(
+                CheckpointStore(checkpoints / "last", keep=self.config.checkpoint.keep)
+            )
         )
-        self.best = CheckpointStore(workdir / "checkpoints" / "best", keep=1)
+        # Two, because after a kill the newer one may be ahead of the newest training state.
+        self.best = resources.enter_context(
+            contextlib.closing(CheckpointStore(checkpoints / "best", keep=2))
+        )
         self.state, self.progress = self._restore_or_init()
+        self.best.drop_after(self.progress.step)
         self.scorer = Scorer(experiment, workdir)
         self.feed = Feed(experiment)
         self.key = put_replicated(jax.random.key(self.config.seed), experiment.mesh)
         recipe = experiment.recipe
         step = train_steps_on_device if self.feed.on_device else train_step
         # The one donated, compiled step of the run.
-        self.step = jax.jit(functools.partial(step, recipe=recipe), donate_argnums=0)
-        self.log = RunLog(
-            workdir,
-            self.config.log,
-            start_step=self.progress.step,
-            total_steps=experiment.total_steps,
-            batch_size=experiment.order.batch_size,
-            synthetic=experiment.dataset.synthetic,
+        self.step = jax.jit(
+            functools.partial(step, recipe=recipe),
+            donate_argnums=0,
+            # Said, so that a restored state is placed as a trained one and compiles the same.
+            out_shardings=replicated(experiment.mesh),
+        )
+        self.log = resources.enter_context(
+            contextlib.closing(
+                RunLog(
+                    workdir,
+                    self.config.log,
+                    start_step=self.progress.step,
+                    total_steps=experiment.total_steps,
+                    batch_size=experiment.order.batch_size,
+                    synthetic=experiment.dataset.synthetic,
+                )
+            )
         )
         self._stop = threading.Event()
 
     def finish(self) -> dict[str, Any]:
-        """Trains to the end, scores, and closes everything."""
-        try:
-            with _sigterm_sets(self._stop):
-                epochs = self.config.train.epochs
-                while self.progress.epoch < epochs and not self._out_of_patience():
-                    self._epoch()
-                self.last.wait()
-                self.best.wait()
-            return self._summary()
-        finally:
-            self.log.close()
-            self.last.close()
-            self.best.close()
+        """Trains to the end and scores."""
+        with _sigterm_sets(self._stop):
+            epochs = self.config.train.epochs
+            while self.progress.epoch < epochs and not self._out_of_patience():
+                if self._stop.is_set():
+                    self._interrupt()
+                self._epoch()
+            self.last.wait()
+        return self._summary()
 
     def _epoch(self) -> None:
         """The rest of the running epoch, its validation and its checkpoint."""
@@ -119,8 +149,11 @@ class Run:
                 self._account(pending)
                 pending = None
                 self._save()
-            if self._stop.is_set():
-                self._interrupt(pending)
+            # At its end the epoch is finished first, so that a checkpoint is within or between.
+            if self._stop.is_set() and self.progress.step < stop:
+                if pending is not None:
+                    self._account(pending)
+                self._interrupt()
         if pending is not None:
             self._account(pending)
         self._end_epoch()
@@ -183,10 +216,13 @@ class Run:
             ema=bool(self.config.optim.ema),
         )
         state = put_replicated(state, experiment.mesh)
+        meta = self.last.newest_meta()
+        if meta is not None:
+            # First, since with other classes the arrays would not even fit.
+            _require_same_data(meta, self.meta, self.workdir)
         saved = self.last.restore(state)
         if saved is None:
             return state, Progress()
-        _require_same_data(saved.meta, self.meta, self.workdir)
         return saved.state, Progress.from_dict(saved.progress)
 
     def _save(self) -> None:
@@ -197,17 +233,15 @@ class Run:
     def _save_best(self, scores: dict[str, float]) -> None:
         meta = {**self.meta, "best": self.progress.best, "val": scores}
         variables = jax.tree.map(jnp.copy, dict(self.state.eval_variables))
-        if self.progress.step in self.best.steps:
-            return  # Written before the kill that this run resumed from.
         self.best.save(self.progress.step, variables, progress={}, meta=meta)
+        # On disk before the training state that counts on it.
+        self.best.wait()
 
     def _save_is_due(self, epoch_end: int) -> bool:
         every = self.config.checkpoint.every_steps
         return bool(every) and self.progress.step % every == 0 and self.progress.step != epoch_end
 
-    def _interrupt(self, pending) -> None:
-        if pending is not None:
-            self._account(pending)
+    def _interrupt(self) -> None:
         if self.progress.step not in self.last.steps:
             self._save()
         self.last.wait()

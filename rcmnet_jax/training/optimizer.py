@@ -22,12 +22,15 @@ def make_schedule(optim, *, total_steps: int, steps_per_epoch: int) -> optax.Sch
       steps_per_epoch: converts ``warmup_epochs``.
 
     Raises:
-      ConfigError: unknown schedule, a rate that is not positive, or a warm-up longer than the run.
+      ConfigError: unknown schedule, a rate that is not positive, or a warm-up that is negative or
+        longer than the run.
     """
     if optim.schedule not in SCHEDULES:
         raise ConfigError(f"optim.schedule {optim.schedule!r} is not one of {', '.join(SCHEDULES)}")
     if optim.learning_rate <= 0:
         raise ConfigError(f"optim.learning_rate must be positive, got {optim.learning_rate}")
+    if optim.warmup_epochs < 0:
+        raise ConfigError(f"optim.warmup_epochs must not be negative, got {optim.warmup_epochs}")
     warmup = round(optim.warmup_epochs * steps_per_epoch)
     if warmup and warmup >= total_steps:
         raise ConfigError(

@@ -1,5 +1,6 @@
 """Validation during training, and the one scoring of the test part after it."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from rcmnet_jax.errors import CheckpointError, ConfigError
 from rcmnet_jax.evaluation import scores
 from rcmnet_jax.evaluation.report import write_evaluation
 from rcmnet_jax.training.experiment import Experiment
+from rcmnet_jax.training.mesh import replicated
 from rcmnet_jax.training.predict import Predictor, softmax
 from rcmnet_jax.training.state import TrainState
 from rcmnet_jax.types import Variables
@@ -21,7 +23,7 @@ METRICS = {"loss": False, "accuracy": True, "balanced_accuracy": True, "macro_f1
 
 def is_better(metric: str, value: float, best: dict[str, Any] | None) -> bool:
     """Whether a validation score beats the best one so far; the first always does."""
-    if best is None or best["value"] is None:
+    if best is None or best["value"] is None or math.isnan(best["value"]):
         return True
     return value > best["value"] if METRICS[metric] else value < best["value"]
 
@@ -71,7 +73,12 @@ class Scorer:
     def write_test(self, best: CheckpointStore) -> dict[str, Any]:
         """Scores the test part with the best weights and writes ``test_*`` into the workdir."""
         experiment = self._experiment
-        template = jax.eval_shape(self._init_variables)
+        # Placed on the devices of now, which need not be those that it was saved from.
+        here = replicated(experiment.mesh)
+        template = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
+            jax.eval_shape(self._init_variables),
+        )
         saved = best.restore(template)
         if saved is None:
             raise CheckpointError(f"{best.directory} holds no checkpoint: train again")

@@ -124,24 +124,26 @@ def cross_entropy(
     label_B: jax.Array,
     *,
     label_smoothing: float = 0.0,
-    class_weights: tuple[float, ...] | None = None,
+    weight_B: jax.Array | None = None,
 ) -> jax.Array:
-    """Mean cross-entropy of the batch, in nats.
-
-    With class weights it is the weighted mean, ``sum(w loss) / sum(w)``, as PyTorch's.
-    """
+    """Mean cross-entropy of the batch, in nats; each example's times its weight where given."""
     target_BxK = optax.smooth_labels(jax.nn.one_hot(label_B, logits_BxK.shape[-1]), label_smoothing)
     loss_B = optax.softmax_cross_entropy(logits_BxK, target_BxK)
+    return loss_B.mean() if weight_B is None else (weight_B * loss_B).mean()
+
+
+def example_weights(label_B: jax.Array, class_weights: tuple[float, ...] | None) -> jax.Array:
+    """Weights with mean 1 over the batch, which makes a weighted mean, ``sum(w loss) / sum(w)``."""
     if class_weights is None:
-        return loss_B.mean()
+        return jnp.ones(label_B.shape, jnp.float32)
     weight_B = jnp.asarray(class_weights, jnp.float32)[label_B]
-    return (weight_B * loss_B).sum() / weight_B.sum()
+    return weight_B / weight_B.mean()
 
 
 def _accumulated_gradients(state: TrainState, x, label, key, recipe: Recipe):
     """Gradients of the mean loss, new batch statistics and metrics, in micro-batches."""
 
-    def loss_fn(params, batch_stats, x, label, key):
+    def loss_fn(params, batch_stats, x, label, weight, key):
         logits, updates = state.apply_fn(
             {"params": params, "batch_stats": batch_stats},
             x,
@@ -149,33 +151,32 @@ def _accumulated_gradients(state: TrainState, x, label, key, recipe: Recipe):
             mutable=["batch_stats"],
             rngs={"dropout": key},
         )
-        loss = cross_entropy(
-            logits,
-            label,
-            label_smoothing=recipe.label_smoothing,
-            class_weights=recipe.class_weights,
-        )
+        loss = cross_entropy(logits, label, label_smoothing=recipe.label_smoothing, weight_B=weight)
         correct = (logits.argmax(-1) == label).sum()
         return loss, (updates.get("batch_stats", {}), {"loss": loss, "correct": correct})
 
     gradient_fn = jax.grad(loss_fn, has_aux=True)
+    # Of the whole batch, so that micro-batches add up to the same weighted mean.
+    weight = example_weights(label, recipe.class_weights)
     parts = recipe.accumulate
     if parts == 1:
         gradients, (batch_stats, metrics) = gradient_fn(
-            state.params, state.batch_stats, x, label, key
+            state.params, state.batch_stats, x, label, weight, key
         )
         return gradients, batch_stats, metrics
 
     def micro_step(carry, part):
         total, batch_stats = carry
-        x, label, number = part
+        x, label, weight, number = part
         gradients, (batch_stats, metrics) = gradient_fn(
-            state.params, batch_stats, x, label, jax.random.fold_in(key, number)
+            state.params, batch_stats, x, label, weight, jax.random.fold_in(key, number)
         )
         return (jax.tree.map(jnp.add, total, gradients), batch_stats), metrics
 
     zeros = jax.tree.map(jnp.zeros_like, state.params)
-    micro = jax.tree.map(lambda a: a.reshape(parts, a.shape[0] // parts, *a.shape[1:]), (x, label))
+    micro = jax.tree.map(
+        lambda a: a.reshape(parts, a.shape[0] // parts, *a.shape[1:]), (x, label, weight)
+    )
     (total, batch_stats), metrics = jax.lax.scan(
         micro_step, (zeros, state.batch_stats), (*micro, jnp.arange(parts))
     )

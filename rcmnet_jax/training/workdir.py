@@ -1,6 +1,7 @@
 """The folder of one run: its lock, its config, and whether it may go on."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -52,10 +53,30 @@ def locked_workdir(workdir: Path) -> Iterator[None]:
                 f"{workdir} is in use by another run (process {owner}):"
                 " wait for it, or choose another --workdir"
             ) from error
+        except OSError as error:
+            raise UserError(
+                f"cannot lock {workdir} ({error.strerror}): choose a --workdir on a local disk"
+            ) from error
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
         yield
+
+
+@contextlib.contextmanager
+def write_errors_told(workdir: Path) -> Iterator[None]:
+    """Turns a full or read-only disk under the logs and figures of a run into a `UserError`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            remedy = "free some space and run the same command to go on"
+        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            remedy = "make it writable, or choose another --workdir"
+        else:
+            raise
+        where = error.filename or workdir
+        raise UserError(f"cannot write {where} ({error.strerror}): {remedy}") from error
 
 
 def flatten_config(config: ml_collections.ConfigDict) -> dict[str, Any]:
@@ -69,19 +90,30 @@ def flatten_config(config: ml_collections.ConfigDict) -> dict[str, Any]:
     return flat
 
 
-def agree_on_config(config: ml_collections.ConfigDict, workdir: Path) -> None:
-    """Writes ``config.json``, or checks that a run already there has the same one.
+def require_same_config(config: ml_collections.ConfigDict, workdir: Path) -> None:
+    """Checks that a run already in the folder has the same config.
 
     Raises:
-      ConfigError: a key that matters differs from the run in the folder.
-      UserError: the file there cannot be read.
+      ConfigError: a key that matters differs.
+      UserError: the ``config.json`` there cannot be read.
     """
     path = workdir / CONFIG_FILE
     if path.exists():
-        _require_same(_read_config(path), config, workdir)
+        # By way of JSON on both sides, which turns tuples into lists.
+        now = ml_collections.ConfigDict(json.loads(_to_json(config)))
+        _require_same(_read_config(path), now, workdir)
+
+
+def write_config(config: ml_collections.ConfigDict, workdir: Path) -> None:
+    """Writes ``config.json``, which from then on binds the folder to this config."""
+    path = workdir / CONFIG_FILE
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(config.to_dict(), indent=2) + "\n")
+    temporary.write_text(_to_json(config))
     temporary.replace(path)
+
+
+def _to_json(config: ml_collections.ConfigDict) -> str:
+    return json.dumps(config.to_dict(), indent=2) + "\n"
 
 
 def _read_config(path: Path) -> ml_collections.ConfigDict:

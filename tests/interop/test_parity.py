@@ -44,12 +44,24 @@ def assert_parity(actual, desired, tolerance):
 
 @pytest.fixture(scope="module", params=ATTENTION_CASES)
 def attention_case(request):
-    """(name, model, variables, images at native size, figures), the weights made once."""
+    """(outputs, figures) of a network with attention: all outputs in one compilation."""
     case = request.param
     figures = expected(case)
     variables = from_torch_state_dict(case, rule_state_dict(case), num_classes=NUM_CLASSES)
-    variables = jax.device_put(variables)
-    return case, create_model(case, NUM_CLASSES), variables, rule_images(2, 363, 360), figures
+    model = create_model(case, NUM_CLASSES)
+    class_ids = figures["classes"].astype(np.int32)
+
+    @jax.jit
+    def run(variables, images):
+        f = model.apply(variables, images, train=False, method="features")
+        outputs = {
+            name: grad_cam(model, variables, images, class_ids, **CAMS[name]) for name in CAMS
+        }
+        outputs["features"] = f
+        outputs["logits"] = model.apply(variables, f, train=False, method="classify")
+        return outputs
+
+    return run(variables, rule_images(2, 363, 360)), figures
 
 
 @pytest.mark.parametrize(
@@ -64,25 +76,17 @@ def test_logits_of_torchvision_networks(case):
 
 
 def test_logits_and_features_of_attention_networks(attention_case):
-    _, model, variables, images, figures = attention_case
-
-    @jax.jit
-    def forward(variables, images):
-        f = model.apply(variables, images, train=False, method="features")
-        return model.apply(variables, f, train=False, method="classify"), f
-
-    logits, features = forward(variables, images)
-    assert features.shape == (2, 12, 12, 512)
-    assert_parity(logits, figures["logits"], 1e-4)
-    np.testing.assert_allclose(features.mean((1, 2, 3)), figures["features_mean"], rtol=1e-5)
+    outputs, figures = attention_case
+    assert outputs["features"].shape == (2, 12, 12, 512)
+    assert_parity(outputs["logits"], figures["logits"], 1e-4)
+    means = outputs["features"].mean((1, 2, 3))
+    np.testing.assert_allclose(means, figures["features_mean"], rtol=1e-5)
 
 
 @pytest.mark.parametrize("figure", CAMS)
 def test_grad_cam(attention_case, figure):
-    _, model, variables, images, figures = attention_case
-    class_ids = figures["classes"].astype(np.int32)
-    cam = grad_cam(model, variables, images, class_ids, **CAMS[figure])
-    for one, desired in zip(cam, figures[figure], strict=True):
+    outputs, figures = attention_case
+    for one, desired in zip(outputs[figure], figures[figure], strict=True):
         # To 1e-4 of each map's own maximum (issue 4).
         np.testing.assert_allclose(one, desired, rtol=0, atol=1e-4 * np.abs(desired).max())
 

@@ -1,5 +1,7 @@
 """Every formulation of convolution and max-pooling against XLA's own, values and gradients."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,10 +16,10 @@ SIZES = ((1, 1), (2, 2), (2, 3), (3, 1), (4, 4), (5, 7), (6, 8), (7, 6), (8, 9),
 # (kernel, stride, padding), the networks' own among them.
 CONVOLUTIONS = (
     *((1, stride, 0) for stride in (1, 2)),
-    *((3, stride, padding) for stride in (1, 2) for padding in (0, 1)),
+    (3, 1, 0),
+    *((3, stride, 1) for stride in (1, 2)),
     *((5, stride, 2) for stride in (1, 2)),
     *((7, stride, 3) for stride in (1, 2)),
-    (11, 1, 5),
     (11, 4, 2),
 )
 POOLS = ((2, 2, 0), (3, 2, 0), (3, 2, 1), (3, 1, 1))
@@ -25,8 +27,13 @@ POOLS = ((2, 2, 0), (3, 2, 0), (3, 2, 1), (3, 1, 1))
 CHANNELS_IN, CHANNELS_OUT = 9, 5
 
 
+# Patches of large kernels are many slices, and compile slowly: fewer sizes there.
+EVERY = {5: 2, 7: 3, 11: 4}
+
+
 def fitting(kernel, padding):
-    return [size for size in SIZES if min(size) + 2 * padding >= kernel]
+    sizes = SIZES[:: EVERY.get(kernel, 1)]
+    return [size for size in sizes if min(size) + 2 * padding >= kernel]
 
 
 def noise(*shape, seed=0):
@@ -47,25 +54,25 @@ def value_and_gradients(function, *inputs):
 
 
 @pytest.mark.parametrize(("kernel", "stride", "padding"), CONVOLUTIONS)
-@pytest.mark.parametrize("formulation", [conv2d, patch_conv2d])
-def test_convolution(formulation, kernel, stride, padding):
-    options = {"stride": stride, "padding": padding}
+def test_convolution(kernel, stride, padding):
     weights = noise(kernel, kernel, CHANNELS_IN, CHANNELS_OUT)
     inputs = [noise(2, *size, CHANNELS_IN) for size in fitting(kernel, padding)]
 
+    def with_gradients(formulation, x, weights):
+        bound = partial(formulation, stride=stride, padding=padding)
+        return value_and_gradients(bound, x, weights)
+
     @jax.jit
-    def both(inputs, weights):
+    def all_formulations(inputs, weights):
         return [
-            [
-                value_and_gradients(lambda x, w, f=f: f(x, w, **options), x, weights)
-                for f in (formulation, plain_conv2d)
-            ]
+            [with_gradients(f, x, weights) for f in (conv2d, patch_conv2d, plain_conv2d)]
             for x in inputs
         ]
 
     assert inputs
-    for ours, reference in both(inputs, weights):
-        jax.tree.map(assert_close, ours, reference)
+    for *ours, reference in all_formulations(inputs, weights):
+        for one in ours:
+            jax.tree.map(assert_close, one, reference)
 
 
 def test_images_of_three_channels():
@@ -93,7 +100,7 @@ def test_conv2d_is_the_same_with_and_without_the_cpu_rules(monkeypatch, cpu):
 @pytest.mark.parametrize(("size", "stride", "padding"), POOLS)
 def test_max_pool(size, stride, padding):
     # All values are different, so the gradient has one place to go.
-    inputs = [noise(2, *shape, 3) for shape in fitting(size, padding)]
+    inputs = [noise(2, *shape, 3) for shape in fitting(size, padding)[::2]]
     pads = ((padding, padding), (padding, padding))
 
     def ours(x):

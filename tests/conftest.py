@@ -1,0 +1,63 @@
+"""Settings of all tests, made before anything imports jax, and the small folder that runs train on.
+
+Two CPU devices, so that every run is a data-parallel one; no silent rank promotion; a compile cache
+that outlives the session (delete the folder when in doubt); prepared data in a folder of the session.
+"""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")
+os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
+os.environ.setdefault("RCMNET_COMPILE_CACHE", str(Path(tempfile.gettempdir(), "rcmnet_test_xla")))
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.environ["RCMNET_COMPILE_CACHE"])
+# Tiny networks compile in less than the half second that the library would not store.
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+# A third of the compile time; the tests compute little.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
+os.environ.setdefault("MPLBACKEND", "agg")
+
+import numpy as np
+from PIL import Image
+
+COLOURS = {"blue": (90, 110, 190), "pink": (200, 120, 170), "pale": (215, 205, 190)}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _data_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where data sets are built, for this process and those that it starts."""
+    directory = tmp_path_factory.mktemp("prepared")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RCMNET_DATA_DIR", str(directory))
+        yield directory
+
+
+def write_cells(root: Path, *, per_class: int, size: int = 32, seed: int = 0) -> Path:
+    """Class folders of noisy discs, one colour a class: easy to learn, no two files alike."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:size, :size]
+    for name, colour in COLOURS.items():
+        (root / name).mkdir(parents=True)
+        for number in range(per_class):
+            y, x, radius = rng.uniform(0.35, 0.65, 3) * (size, size, 0.6 * size)
+            disc = (rows - y) ** 2 + (columns - x) ** 2 < radius**2
+            image = np.where(disc[..., None], colour, (235, 230, 225))
+            image = np.clip(image + rng.normal(0, 8, (size, size, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(image).save(root / name / f"{name}_{number:03d}.png")
+    return root
+
+
+@pytest.fixture(scope="session")
+def write_cell_folder() -> Callable[..., Path]:
+    """`write_cells`."""
+    return write_cells
+
+
+@pytest.fixture(scope="session")
+def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three classes of twenty 32x32 images: 44 to train on, 4 to validate, 12 to test."""
+    return write_cells(tmp_path_factory.mktemp("source") / "cells", per_class=20)
