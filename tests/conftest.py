@@ -1,10 +1,13 @@
 """Settings of all tests, made before anything imports jax, and the small folder that runs train on.
 
-Two CPU devices, so that every run is a data-parallel one; no silent rank promotion; a compile cache
-that outlives the session (delete the folder when in doubt); prepared data in a folder of the session.
+Two CPU devices, so that every run is a data-parallel one; no silent rank promotion; a compile
+cache that outlives the session (delete the folder when in doubt); prepared data in a folder of the
+session.
 """
 
+import contextlib
 import os
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -61,3 +64,25 @@ def write_cell_folder() -> Callable[..., Path]:
 def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three classes of twenty 32x32 images: 44 to train on, 4 to validate, 12 to test."""
     return write_cells(tmp_path_factory.mktemp("source") / "cells", per_class=20)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[..., Path]]:
+    """``small_disk(kilobytes=64)``: an empty folder on a disk of its own that fills up."""
+    mounted: list[Path] = []
+
+    def mount(kilobytes: int, at: Path | None = None) -> Path:
+        directory = at or tmp_path / "disk"
+        directory.mkdir(parents=True, exist_ok=True)
+        command = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(directory)]
+        try:
+            subprocess.run(command, check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError):
+            pytest.skip("mounting a small disk takes root")
+        mounted.append(directory)
+        return directory
+
+    yield mount
+    for directory in mounted:
+        with contextlib.suppress(subprocess.CalledProcessError):
+            subprocess.run(["umount", "-l", str(directory)], check=True, capture_output=True)

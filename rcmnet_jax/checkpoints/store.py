@@ -26,9 +26,9 @@ from rcmnet_jax.errors import CheckpointError
 from rcmnet_jax.types import PyTree
 
 logger = logging.getLogger(__name__)
-# What a damaged file raises depends on which layer met the damage first: JSON, zarr, tensorstore
-# or Orbax; they share no narrower base.
-DAMAGE = (ValueError, OSError, KeyError, TypeError, RuntimeError)
+# What a damaged file raises depends on which layer met the damage first: JSON, zarr, tensorstore or
+# Orbax, which turns some of it into a bare Exception.
+DAMAGE = Exception
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,7 +156,7 @@ class CheckpointStore:
     def newest_meta(self) -> dict[str, Any] | None:
         """The ``meta`` of the newest checkpoint where it can be read; no arrays are touched."""
         for step in reversed(self.steps):
-            with contextlib.suppress(*DAMAGE):
+            with contextlib.suppress(DAMAGE):
                 args = ocp.args.Composite(meta=ocp.args.JsonRestore())
                 return dict(self._manager.restore(step, args=args)["meta"])
         return None

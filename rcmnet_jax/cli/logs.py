@@ -4,9 +4,20 @@ import logging
 
 
 def configure_logging() -> None:
-    """Shows warnings of this library and of Python, one line each.
+    """Shows what this library tells, and warnings of everything else, one line each.
 
     Orbax logs through absl what it also raises, with tracebacks; we tell it once, in our words.
     """
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    logging.basicConfig(level=logging.WARNING)
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(_OneLine())
+    logging.getLogger("rcmnet_jax").setLevel(logging.INFO)
     logging.getLogger("absl").setLevel(logging.CRITICAL)
+
+
+class _OneLine(logging.Formatter):
+    """The message, with its level in front where that is more than information."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        message = record.getMessage()
+        return message if record.levelno <= logging.INFO else f"{record.levelname}: {message}"

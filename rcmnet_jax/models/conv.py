@@ -93,7 +93,9 @@ def patch_conv2d(
     x = jnp.pad(x_BxHxWxC, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
     windows = _windows(x, rows, cols, out_h, out_w, stride)
     patches = jnp.concatenate(windows, axis=-1).reshape(batch * out_h * out_w, -1)
-    taps = kernel[jnp.array(rows)][:, jnp.array(cols)].reshape(len(windows) * channels, -1)
+    # Slices, not index arrays, whose gradient would be a scatter into a kernel of zeros.
+    taps = kernel[rows.start : rows.stop, cols.start : cols.stop]
+    taps = taps.reshape(len(windows) * channels, -1)
     return (patches @ taps).reshape(batch, out_h, out_w, -1)
 
 
@@ -103,8 +105,7 @@ def max_pool(x_BxHxWxC: jax.Array, *, size: int, stride: int, padding: int = 0) 
     On CPU it is the maximum of strided slices, over rows and then over columns, because the
     gradient of XLA's windowed reduction (select-and-scatter) is several times slower there
     (benchmarks/conv.py). Values are the same. Where several entries of a window tie, the gradient
-    is shared between them instead of going to the first; after a ReLU ties are zeros, whose
-    gradient the ReLU drops anyway.
+    goes to one of them, as in XLA and PyTorch, though not always to the same one.
     """
     if not on_cpu():
         return nn.max_pool(
@@ -147,15 +148,14 @@ class Conv(nn.Module):
         y = conv2d(x, kernel.astype(self.dtype), stride=self.stride, padding=self.padding)
         if self.use_bias:
             bias = self.param("bias", self.bias_init, (self.features,), self.param_dtype)
-            y = y + bias.astype(self.dtype)
+            y = y + bias.astype(self.dtype)[None, None, None, :]
         return y
 
 
-def _taps_on_image(k: int, size: int, out: int, stride: int, padding: int) -> list[int]:
+def _taps_on_image(k: int, size: int, out: int, stride: int, padding: int) -> range:
     """Kernel offsets along one axis that touch the image for at least one output position."""
-    return [
-        tap for tap in range(k) if any(0 <= o * stride + tap - padding < size for o in range(out))
-    ]
+    first = max(0, padding - (out - 1) * stride)
+    return range(first, min(k, size + padding))
 
 
 def _windows(x, rows, cols, out_h: int, out_w: int, stride: int) -> list[jax.Array]:
@@ -168,9 +168,16 @@ def _windows(x, rows, cols, out_h: int, out_w: int, stride: int) -> list[jax.Arr
 
 
 def _running_max(x: jax.Array, axis: int, size: int, stride: int) -> jax.Array:
-    """Maximum over windows of ``size`` entries along one axis, without padding."""
+    """Maximum over windows of ``size`` entries along one axis, without padding.
+
+    By selection and not by `jax.numpy.maximum`, whose gradient goes to the operands *equal* to the
+    result: recomputed in another fusion they may round differently, and the gradient is lost (see
+    `pooling.max_over`). A selection gives it to one of them always.
+    """
     length = (x.shape[axis] - size) // stride * stride + 1
     pooled = lax.slice_in_dim(x, 0, length, stride, axis)
     for offset in range(1, size):
-        pooled = jnp.maximum(pooled, lax.slice_in_dim(x, offset, offset + length, stride, axis))
+        other = lax.slice_in_dim(x, offset, offset + length, stride, axis)
+        # NaN is the only value unlike itself; it must come through.
+        pooled = jnp.where((other > pooled) | (other != other), other, pooled)
     return pooled

@@ -1,5 +1,6 @@
 """What a run tells while it trains: JSON lines, TensorBoard, a progress bar, curves."""
 
+import contextlib
 import json
 import sys
 import time
@@ -102,10 +103,10 @@ class RunLog:
 
     def close(self) -> None:
         """Closes bar and files."""
-        self._bar.close()
-        self._file.close()
-        if self._writer is not None:
-            self._writer.close()
+        with contextlib.ExitStack() as stack:
+            # Each, even where a full disk fails another.
+            for part in filter(None, (self._writer, self._file, self._bar)):
+                stack.callback(part.close)
 
     def _rewrite(self) -> None:
         temporary = self._path.with_suffix(".tmp")

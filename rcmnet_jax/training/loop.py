@@ -7,6 +7,7 @@ killed and started again goes through the same compiled calls as one that was no
 
 import contextlib
 import functools
+import logging
 import math
 import signal
 import threading
@@ -21,6 +22,7 @@ import numpy as np
 
 from rcmnet_jax.checkpoints.provenance import collect_provenance
 from rcmnet_jax.checkpoints.store import CheckpointStore
+from rcmnet_jax.data.splits import write_split_csv
 from rcmnet_jax.errors import CheckpointError, TrainingError
 from rcmnet_jax.training.experiment import Experiment, build_experiment
 from rcmnet_jax.training.feed import Feed
@@ -36,6 +38,8 @@ from rcmnet_jax.training.workdir import (
     write_config,
     write_errors_told,
 )
+
+logger = logging.getLogger(__name__)
 
 
 class Interrupted(Exception):
@@ -67,6 +71,8 @@ def train(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, A
         run = Run(build_experiment(config), workdir, resources)
         # Only now: a config that turned out to be wrong must not bind the folder.
         write_config(config, workdir)
+        write_split_csv(run.experiment.split, workdir / "split.csv")
+        run.announce()
         return run.finish()
 
 
@@ -119,6 +125,26 @@ class Run:
             )
         )
         self._stop = threading.Event()
+
+    def announce(self) -> None:
+        """Says on what, with what and from where the run goes."""
+        experiment, device = self.experiment, self.meta["provenance"]["device"]
+        dataset, order = experiment.dataset, experiment.order
+        weights = sum(leaf.size for leaf in jax.tree.leaves(self.state.params))
+        kind = "synthetic images" if dataset.synthetic else "images"
+        logger.info("device: %s x %d (%s)", device["backend"], device["count"], device["kind"])
+        logger.info(
+            "data: %s, %d %s, audit in %s", dataset.name, len(dataset), kind, dataset.audit_path
+        )
+        logger.info("%s", experiment.split.table())
+        logger.info("model: %s, %d parameters", self.config.model.name, weights)
+        logger.info(
+            "run: %d epochs of %d steps, batch %d, %s",
+            self.config.train.epochs,
+            order.steps_per_epoch,
+            order.batch_size,
+            f"going on from step {self.progress.step}" if self.progress.step else "from scratch",
+        )
 
     def finish(self) -> dict[str, Any]:
         """Trains to the end and scores."""

@@ -63,7 +63,7 @@ def train_step(
     if recipe.ema:
         averaged = optax.incremental_update(state.params, state.ema_params, 1 - recipe.ema)
         state = state.replace(ema_params=averaged)
-    metrics["gradient_norm"] = optax.global_norm(gradients)
+    metrics["gradient_norm"] = optax.tree.norm(gradients)
     return state, metrics
 
 

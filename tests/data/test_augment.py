@@ -148,5 +148,5 @@ def test_turning_is_refused_for_long_images_and_allowed_for_nearly_square_ones()
     for views, (height, width) in itertools.product(("dihedral", "paper"), ((363, 360), (64, 64))):
         Augmentation(views).require_shape(height, width)
     Augmentation("none").require_shape(100, 300)
-    with pytest.raises(ConfigError, match="data.views=none"):
+    with pytest.raises(ConfigError, match=r"data\.views=none"):
         Augmentation("dihedral").require_shape(100, 300)

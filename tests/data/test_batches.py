@@ -104,11 +104,10 @@ def test_prefetch_raises_an_error_where_the_item_would_have_come():
         yield 2
         raise DataError("third")
 
-    seen = []
+    ahead = prefetch(items(), ahead=4)
+    assert [next(ahead), next(ahead)] == [1, 2]
     with pytest.raises(DataError, match="third"):
-        for item in prefetch(items(), ahead=4):
-            seen.append(item)
-    assert seen == [1, 2]
+        next(ahead)
 
 
 def test_prefetch_is_never_further_ahead_than_it_may():

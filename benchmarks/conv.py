@@ -1,0 +1,98 @@
+"""Formulations of convolution and max-pooling, by shape: why `models/conv.py` chooses as it does.
+
+    python benchmarks/conv.py            # shapes of RCMNet at 64x64, batch 64
+    python benchmarks/conv.py --native   # at 363x360, batch 16
+
+Prints milliseconds (the best of several calls) for forward, input gradient and kernel gradient.
+"""
+
+import argparse
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from rcmnet_jax.models.conv import max_pool, patch_conv2d, plain_conv2d
+
+# batch, height, width, channels in, channels out, kernel, stride, padding
+SMALL = (
+    (64, 64, 64, 3, 64, 7, 2, 3),
+    (64, 16, 16, 64, 64, 3, 1, 1),
+    (64, 8, 8, 128, 128, 3, 1, 1),
+    (64, 4, 4, 256, 256, 3, 1, 1),
+    (64, 4, 4, 256, 512, 3, 2, 1),
+    (64, 2, 2, 512, 512, 3, 1, 1),
+)
+NATIVE = (
+    (16, 363, 360, 3, 64, 7, 2, 3),
+    (16, 91, 90, 64, 64, 3, 1, 1),
+    (16, 46, 45, 128, 128, 3, 1, 1),
+    (16, 23, 23, 256, 256, 3, 1, 1),
+    (16, 12, 12, 512, 512, 3, 1, 1),
+)
+
+
+def milliseconds(function, *arguments, repeats: int = 5) -> float:
+    """Best wall time of a compiled call, after one that is not counted."""
+    compiled = jax.jit(function)
+    jax.block_until_ready(compiled(*arguments))
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        jax.block_until_ready(compiled(*arguments))
+        times.append(time.perf_counter() - start)
+    return 1e3 * min(times)
+
+
+def time_convolution(convolve, x, kernel, gradient) -> str:
+    """Forward / input gradient / kernel gradient."""
+    forward = milliseconds(convolve, x, kernel)
+    input_gradient = milliseconds(
+        lambda x, k, g: jax.vjp(lambda x: convolve(x, k), x)[1](g), x, kernel, gradient
+    )
+    kernel_gradient = milliseconds(
+        lambda x, k, g: jax.vjp(lambda k: convolve(x, k), k)[1](g), x, kernel, gradient
+    )
+    return f"{forward:8.1f} / {input_gradient:.1f} / {kernel_gradient:.1f}"
+
+
+def xla_max_pool(x):
+    """Max-pooling by XLA's windowed reduction."""
+    return nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--native", action="store_true", help="363x360 instead of 64x64")
+    args = parser.parse_args()
+    print(f"jax {jax.__version__}, {jax.devices()[0].device_kind}; ms forward / input / kernel")
+    rng = np.random.default_rng(0)
+    for batch, h, w, c, d, k, stride, padding in NATIVE if args.native else SMALL:
+        x = jnp.asarray(rng.standard_normal((batch, h, w, c)), jnp.float32)
+        kernel = jnp.asarray(rng.standard_normal((k, k, c, d)), jnp.float32)
+        options = {"stride": stride, "padding": padding}
+        gradient = plain_conv2d(x, kernel, **options)
+        print(f"{k}x{k}/{stride} {c:3d} -> {d:3d} at {batch}x{h}x{w}", end="  ")
+        for name, convolve in (("plain", plain_conv2d), ("patches", patch_conv2d)):
+            figures = time_convolution(
+                lambda x, k, f=convolve, o=options: f(x, k, **o), x, kernel, gradient
+            )
+            print(f"{name} {figures}", end="  ", flush=True)
+        print()
+    shape = (16, 182, 180, 64) if args.native else (64, 32, 32, 64)
+    x = jnp.asarray(rng.standard_normal(shape), jnp.float32)
+    for name, pool in (
+        ("windowed", xla_max_pool),
+        ("slices", lambda x: max_pool(x, size=3, stride=2, padding=1)),
+    ):
+        forward = milliseconds(pool, x)
+        gradient = milliseconds(lambda x, p=pool: jax.grad(lambda x: p(x).sum())(x), x)
+        print(f"max-pool 3x3/2 of {shape}, {name}: {forward:.1f} / {gradient:.1f}")
+
+
+if __name__ == "__main__":
+    main()
