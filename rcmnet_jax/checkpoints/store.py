@@ -13,6 +13,7 @@ import errno
 import hashlib
 import json
 import logging
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +30,8 @@ logger = logging.getLogger(__name__)
 # What a damaged file raises depends on which layer met the damage first: JSON, zarr, tensorstore or
 # Orbax, which turns some of it into a bare Exception.
 DAMAGE = Exception
+# No space, quota exceeded, file too large: tensorstore gives their text alone.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -217,7 +220,7 @@ def _readable_errors(directory: Path, action: str) -> Iterator[None]:
         yield
     except (OSError, ValueError, RuntimeError) as error:
         text = str(error)
-        if _is(error, errno.ENOSPC) or "No space left" in text or "RESOURCE_EXHAUSTED" in text:
+        if _is(error, *FULL) or any(os.strerror(code) in text for code in FULL):
             remedy = "the disk is full: free some space and run the same command to go on"
         elif _is(error, errno.EACCES, errno.EROFS) or "Permission denied" in text:
             remedy = "it is not writable: choose another --workdir"

@@ -6,13 +6,15 @@ import logging
 def configure_logging() -> None:
     """Shows what this library tells, and warnings of everything else, one line each.
 
-    Orbax logs through absl what it also raises, with tracebacks; we tell it once, in our words.
+    What Orbax raises it also logs with tracebacks, through absl, and through asyncio where several
+    writes failed at once; we tell it once, in our words.
     """
     logging.basicConfig(level=logging.WARNING)
     for handler in logging.getLogger().handlers:
         handler.setFormatter(_OneLine())
     logging.getLogger("rcmnet_jax").setLevel(logging.INFO)
-    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 class _OneLine(logging.Formatter):

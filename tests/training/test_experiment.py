@@ -15,7 +15,6 @@ def experiment(cells):
 
 
 def test_numbers_of_steps_and_images_add_up(experiment):
-    assert experiment.split.counts()["train"] == {"blue": 15, "pale": 14, "pink": 15} or True
     train = len(experiment.split.indices("train"))
     assert experiment.order.steps_per_epoch == train // 8 == 5
     assert experiment.total_steps == 10
@@ -70,7 +69,7 @@ def test_all_devices_take_part(experiment):
         ({"optim.label_smoothing": 1.0}, "optim.label_smoothing"),
         ({"optim.accumulate": 3}, "optim.accumulate"),
         ({"optim.ema": 1.0}, "optim.ema"),
-        ({"train.batch_size": 45}, "smaller train.batch_size"),
+        ({"train.batch_size": 46}, "smaller train.batch_size"),
         ({"train.batch_size": 7}, "multiple of 2"),
         ({"train.epochs": 0}, "train.epochs"),
         ({"train.require_gpu": True}, "train.require_gpu"),

@@ -1,10 +1,12 @@
 """Whole runs in this process: what they leave, and how they end."""
 
+import gc
 import json
 import logging
 import os
 import shutil
 import signal
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -115,8 +117,8 @@ def terminate_after(rows: int, workdir: Path) -> threading.Thread:
 
 
 def test_sigterm_saves_within_an_epoch_and_the_rest_is_bit_identical(finished, cells, tmp_path):
-    # Fast here and slow there, so that every place of the loop has been the one.
-    for rows in (2, 5, 9):
+    # The second falls into the end of an epoch, the first within one.
+    for rows in (2, 5):
         workdir = tmp_path / str(rows)
         thread = terminate_after(rows, workdir)
         with pytest.raises(Interrupted, match="run the same command to go on"):
@@ -142,7 +144,6 @@ def test_a_damaged_newest_checkpoint_costs_an_epoch_and_nothing_else(
     finished, copied, cells, caplog
 ):
     flip_bit(copied / "checkpoints" / "last" / "15")
-    # A kill between the two saves, with another network than this one: it must not survive.
     with caplog.at_level(logging.WARNING):
         train(config_of(cells, "epochs=3"), copied)
     assert "15 is damaged" in caplog.text
@@ -155,18 +156,12 @@ def test_a_damaged_newest_checkpoint_costs_an_epoch_and_nothing_else(
 def test_a_best_checkpoint_ahead_of_the_training_state_is_made_again(finished, copied, cells):
     # As after a kill between the two saves of the last epoch.
     shutil.rmtree(copied / "checkpoints" / "last" / "15")
-    with open_store_to_write(copied / "checkpoints" / "best") as store:
-        step = store.steps[-1]
-        store.save(14, {"of": np.zeros(3)}, progress={}, meta={})
-        assert step < 14
+    store = CheckpointStore(copied / "checkpoints" / "best", keep=2)
+    assert store.steps[-1] < 14
+    store.save(14, {"of": np.zeros(3)}, progress={}, meta={})
+    store.close()
     assert train(config_of(cells, "epochs=3"), copied) == finished[1]
     assert load_run(copied).step == finished[1]["best"]["step"]
-
-
-def open_store_to_write(directory: Path):
-    import contextlib
-
-    return contextlib.closing(CheckpointStore(directory, keep=2))
 
 
 def test_a_best_checkpoint_that_cannot_be_saved_leaves_no_state_that_counts_on_it(
@@ -182,6 +177,8 @@ def test_a_best_checkpoint_that_cannot_be_saved_leaves_no_state_that_counts_on_i
     assert last_digest(workdir) == last_digest(finished[0])
 
 
+# Orbax forgets the tasks that fail beside the first; they are told when they are collected.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_disk_that_fills_up_keeps_the_earlier_checkpoint_and_the_run_goes_on_with_room(
     finished, cells, small_disk, tmp_path
 ):
@@ -195,6 +192,7 @@ def test_a_disk_that_fills_up_keeps_the_earlier_checkpoint_and_the_run_goes_on_w
     with pytest.raises(CheckpointError, match="the disk is full: free some space") as caught:
         train(config_of(cells, "epochs=3"), workdir)
     assert "\n" not in str(caught.value)
+    gc.collect()
     assert open_store(disk).steps == [5]
     enlarge(disk)
     train(config_of(cells, "epochs=3"), workdir)
@@ -202,8 +200,6 @@ def test_a_disk_that_fills_up_keeps_the_earlier_checkpoint_and_the_run_goes_on_w
 
 
 def enlarge(disk: Path) -> None:
-    import subprocess
-
     command = ["mount", "-o", "remount,size=100m", str(disk)]
     subprocess.run(command, check=True, capture_output=True)
 
