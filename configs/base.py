@@ -104,6 +104,12 @@ def base_config(model: str = "rcmnet") -> ml_collections.ConfigDict:
     config.checkpoint.every_steps = 0  # Besides the end of every epoch; 0: only there.
     config.checkpoint.keep = 2
 
+    config.init = ml_collections.ConfigDict()
+    config.init.checkpoint = ""  # Workdir of a trained run to take the weights from.
+    config.init.keep_fresh = ("params/head/.*",)  # Patterns of leaves that are not taken.
+    config.init.trainable = (".*",)  # Patterns of parameters that train, e.g. "head/.*".
+    config.init.batch_norm = "train"  # train | frozen (statistics and batch norm of the source).
+
     config.log = ml_collections.ConfigDict()
     config.log.every_steps = 50
     config.log.progress = True

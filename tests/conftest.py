@@ -62,7 +62,7 @@ def write_cell_folder() -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three classes of twenty 32x32 images: 44 to train on, 4 to validate, 12 to test."""
+    """Three classes of twenty 32x32 images: 45 to train on, 3 to validate, 12 to test."""
     return write_cells(tmp_path_factory.mktemp("source") / "cells", per_class=20)
 
 

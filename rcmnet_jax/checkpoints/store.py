@@ -73,6 +73,8 @@ class CheckpointStore:
         Raises:
           CheckpointError: this save or the one before it could not be written.
         """
+        self.wait()
+        self._require_space(sum(leaf.nbytes for leaf in jax.tree.leaves(state)))
         digests = {"sha256": tree_sha256(state), "records_sha256": _records_sha256(progress, meta)}
         progress = {**progress, **digests}
         with _readable_errors(self.directory, "save"):
@@ -183,6 +185,16 @@ class CheckpointStore:
         if progress.pop("records_sha256", None) != _records_sha256(progress, meta):
             raise _Corrupt("its records are not those that were saved")
         return Saved(step, items["state"], progress, meta)
+
+    def _require_space(self, needed: int) -> None:
+        """Before the first byte, since Orbax cannot stop a failing save without a din."""
+        free = shutil.disk_usage(self.directory).free
+        if free < needed:
+            raise CheckpointError(
+                f"cannot save checkpoint in {self.directory}: the disk is full: free some space"
+                f" ({needed / 1e6:.1f} MB are needed, {free / 1e6:.1f} MB are left) and run the"
+                " same command to go on"
+            )
 
     def _set_aside(self, step: int) -> None:
         if self._read_only:

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from rcmnet_jax.cli.exit_codes import OK, PARTIAL
+from rcmnet_jax.errors import UserError
 
 NAMES = ("pbc", "cart", "cell_folder")
 EXAMPLES = """\
@@ -104,8 +105,11 @@ def _split(args: argparse.Namespace) -> int:
 def _synthetic(args: argparse.Namespace) -> int:
     from rcmnet_jax.data.synthetic import write_synthetic_folder
 
-    directory = write_synthetic_folder(
-        args.directory, kind=args.kind, per_class=args.per_class, seed=args.seed, progress=True
-    )
+    try:
+        directory = write_synthetic_folder(
+            args.directory, kind=args.kind, per_class=args.per_class, seed=args.seed, progress=True
+        )
+    except ValueError as error:
+        raise UserError(f"cannot draw that: {error}") from error
     print(f"synthetic cells (drawn, no patient data) in {directory}")
     return OK

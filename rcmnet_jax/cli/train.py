@@ -84,12 +84,12 @@ def _parse(argv: list[str]):
 
     _require_config_file(argv)
     values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", None, flag_values=values)
+    words = ["train.py", *argv]
+    config_flags.DEFINE_config_file("config", None, flag_values=values, sys_argv=words)
     flags.DEFINE_string("workdir", None, "where the run is kept", flag_values=values)
     try:
-        rest = values(["train.py", *argv])
+        rest = values(words)
     except (flags.Error, KeyError, AttributeError, TypeError, ValueError) as error:
-        # A UserError of a config file is a ValueError; absl may have wrapped it.
         raise UserError(_explain(error)) from error
     if len(rest) > 1:
         raise UserError(f"argument {rest[1]!r} is not understood: see python train.py --help")
@@ -114,6 +114,12 @@ def _require_config_file(argv: list[str]) -> None:
 
 
 def _explain(error: BaseException) -> str:
-    """One line for what absl and ml_collections say in several."""
+    """One line for what a config file says, or absl and ml_collections in several."""
+    told: BaseException | None = error
+    while told is not None and not (isinstance(told, UserError) and told.__context__ is None):
+        # ml_collections raises it again with a traceback as its text, and absl once more.
+        told = told.__context__
+    if told is not None:
+        return str(told)
     text = " ".join(str(error).strip("'\"").split())
     return f"{text}: configs/base.py lists every key" if "config" in text else text

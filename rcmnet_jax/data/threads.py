@@ -61,7 +61,8 @@ def progress_bar(total: int, description: str, *, enabled: bool, unit: str = "im
         total=total,
         desc=description,
         unit=unit,
-        disable=not enabled,
+        # None: silent where standard error is no terminal, as in a log file.
+        disable=None if enabled else True,
         mininterval=0.5,
         dynamic_ncols=True,
         leave=False,

@@ -11,6 +11,7 @@ import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
+from rcmnet_jax.checkpoints.restore import Restored, load_run
 from rcmnet_jax.data.augment import Augmentation
 from rcmnet_jax.data.batches import CACHES
 from rcmnet_jax.data.cache import load_pixels
@@ -25,6 +26,7 @@ from rcmnet_jax.models import create_model
 from rcmnet_jax.training.mesh import make_mesh, require_divisible
 from rcmnet_jax.training.optimizer import make_optimizer, make_schedule
 from rcmnet_jax.training.steps import Recipe
+from rcmnet_jax.transfer.freezing import trainable_paths
 
 # One grey level: a channel without variation must not be divided by zero.
 SMALLEST_STD = np.float32(1 / 255)
@@ -46,6 +48,7 @@ class Experiment:
       tx: the optimizer.
       schedule: learning rate by step.
       mesh: the devices.
+      source: the trained run that the weights come from, if any.
     """
 
     config: ml_collections.ConfigDict
@@ -59,6 +62,7 @@ class Experiment:
     tx: optax.GradientTransformation
     schedule: optax.Schedule
     mesh: Mesh
+    source: Restored | None = None
 
     @property
     def total_steps(self) -> int:
@@ -126,9 +130,15 @@ def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
     )
     tx = make_optimizer(config.optim, schedule)
     class_weights = _class_weights(config.optim, labels, dataset.class_names)
+    source = load_run(config.init.checkpoint) if config.init.checkpoint else None
+    trainable = _trainable(model, preprocess, config.init)
     # Last, since it may take minutes: a wrong value is told before.
     pixels = open_pixels(dataset, preprocess, config.data, progress=progress)
-    mean, std = channel_statistics(pixels, train_rows)
+    if source is None:
+        mean, std = channel_statistics(pixels, train_rows)
+    else:
+        # Copied weights expect the pixels they were trained on.
+        mean, std = np.asarray(source.mean), np.asarray(source.std)
     return Experiment(
         config=config,
         dataset=dataset,
@@ -143,12 +153,15 @@ def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
             class_weights=class_weights,
             accumulate=config.optim.accumulate,
             ema=config.optim.ema,
+            trainable=trainable,
+            frozen_norm=config.init.batch_norm == "frozen",
         ),
         order=order,
         model=model,
         tx=tx,
         schedule=schedule,
         mesh=mesh,
+        source=source,
     )
 
 
@@ -203,6 +216,16 @@ def split_dataset(dataset: CellDataset, split: ml_collections.ConfigDict) -> Spl
     )
 
 
+def _trainable(model: nn.Module, preprocess: Preprocess, init) -> tuple[str, ...] | None:
+    """Paths of what ``init.trainable`` lets train; None where that is everything."""
+    image = jax.ShapeDtypeStruct((1, preprocess.height, preprocess.width, 3), np.float32)
+    params = jax.eval_shape(
+        lambda key, x: model.init(key, x, train=False), jax.random.key(0), image
+    )["params"]
+    paths = trainable_paths(params, init.trainable)
+    return None if len(paths) == len(jax.tree.leaves(params)) else paths
+
+
 def _class_weights(optim, labels: np.ndarray, class_names) -> tuple[float, ...] | None:
     """``n / (K n_c)`` a class when balanced, so that every class has the same total weight."""
     if optim.class_weights == "none":
@@ -225,6 +248,10 @@ def _check_values(config: ml_collections.ConfigDict) -> None:
         (0 <= config.optim.ema < 1, "optim.ema must be in [0, 1)"),
         (0 <= config.seed < 2**31, "seed must be in [0, 2^31)"),
         (0 <= config.model.dropout < 1, "model.dropout must be in [0, 1)"),
+        (
+            config.init.batch_norm in ("train", "frozen"),
+            "init.batch_norm must be train or frozen",
+        ),
         (config.checkpoint.keep >= 1, "checkpoint.keep must be at least 1"),
         (config.checkpoint.every_steps >= 0, "checkpoint.every_steps must not be negative"),
         (config.log.every_steps >= 1, "log.every_steps must be at least 1"),

@@ -23,14 +23,13 @@ import numpy as np
 from rcmnet_jax.checkpoints.provenance import collect_provenance
 from rcmnet_jax.checkpoints.store import CheckpointStore
 from rcmnet_jax.data.splits import write_split_csv
-from rcmnet_jax.errors import CheckpointError, TrainingError
+from rcmnet_jax.errors import TrainingError
 from rcmnet_jax.training.experiment import Experiment, build_experiment
 from rcmnet_jax.training.feed import Feed
 from rcmnet_jax.training.log import RunLog
 from rcmnet_jax.training.mesh import put_replicated, replicated
-from rcmnet_jax.training.progress import Progress
+from rcmnet_jax.training.resume import restore_or_init
 from rcmnet_jax.training.scoring import Scorer, is_better
-from rcmnet_jax.training.state import TrainState, create_train_state
 from rcmnet_jax.training.steps import train_step, train_steps_on_device
 from rcmnet_jax.training.workdir import (
     locked_workdir,
@@ -98,7 +97,7 @@ class Run:
         self.best = resources.enter_context(
             contextlib.closing(CheckpointStore(checkpoints / "best", keep=2))
         )
-        self.state, self.progress = self._restore_or_init()
+        self.state, self.progress = restore_or_init(experiment, self.last, self.meta, workdir)
         self.best.drop_after(self.progress.step)
         self.scorer = Scorer(experiment, workdir)
         self.feed = Feed(experiment)
@@ -231,26 +230,6 @@ class Run:
         self.log.write("epoch", self.progress.step, float(epoch), row)
         self._save()
 
-    def _restore_or_init(self) -> tuple[TrainState, Progress]:
-        """The newest whole checkpoint of this folder, else fresh weights."""
-        experiment = self.experiment
-        state = create_train_state(
-            jax.random.key(self.config.seed),
-            experiment.model,
-            experiment.tx,
-            experiment.input_shape,
-            ema=bool(self.config.optim.ema),
-        )
-        state = put_replicated(state, experiment.mesh)
-        meta = self.last.newest_meta()
-        if meta is not None:
-            # First, since with other classes the arrays would not even fit.
-            _require_same_data(meta, self.meta, self.workdir)
-        saved = self.last.restore(state)
-        if saved is None:
-            return state, Progress()
-        return saved.state, Progress.from_dict(saved.progress)
-
     def _save(self) -> None:
         # A copy, because the next step gives the state's buffers away while this is written.
         state = jax.tree.map(jnp.copy, self.state)
@@ -298,23 +277,6 @@ class Run:
         if self.config.eval.test_at_end and len(self.experiment.split.indices("test")):
             summary["test"] = self.scorer.write_test(self.best)
         return summary
-
-
-def _require_same_data(saved: dict[str, Any], now: dict[str, Any], workdir: Path) -> None:
-    """Refuses to go on with other images or another split than the checkpoint was trained on."""
-    for item, remedy in (
-        ("data", "restore the images as they were"),
-        ("split", "restore the split"),
-        ("class_names", "use the same classes"),
-    ):
-        before, after = saved[item], now[item]
-        if isinstance(before, dict):
-            before, after = before["sha256"], after["sha256"]
-        if before != after:
-            raise CheckpointError(
-                f"{workdir} was trained on another {item} ({str(before)[:12]}, now"
-                f" {str(after)[:12]}): {remedy}, or choose another --workdir"
-            )
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from rcmnet_jax.data.batches import prefetch
-from rcmnet_jax.training.mesh import make_mesh, put_batch
+from rcmnet_jax.training.mesh import make_mesh, put_batch, put_replicated
 from rcmnet_jax.training.steps import predict_step
 from rcmnet_jax.types import Variables
 
@@ -50,6 +50,8 @@ class Predictor:
           (N, K) float32, in the order of the rows.
         """
         size = self._batch_size
+        # A restored network lies on one device, whatever the mesh is.
+        variables = put_replicated(variables, self._mesh)
         starts = range(0, len(rows), size)
         pending: list[tuple[jax.Array, int]] = []
         for piece in prefetch((pixels[rows[s : s + size]] for s in starts), ahead=2):

@@ -6,6 +6,7 @@ import optax
 from flax import linen as nn
 from flax.training import train_state
 
+from rcmnet_jax.transfer.freezing import part_params
 from rcmnet_jax.types import PyTree, Variables
 
 
@@ -34,6 +35,7 @@ def create_train_state(
     input_shape: tuple[int, ...],
     *,
     ema: bool = False,
+    trainable: tuple[str, ...] | None = None,
 ) -> TrainState:
     """Fresh weights and optimizer state, initialised in one compiled call.
 
@@ -43,20 +45,22 @@ def create_train_state(
       tx: the optimizer.
       input_shape: (B, H, W, 3); the batch size does not matter.
       ema: whether to keep averaged weights.
+      trainable: paths of the parameters that train; the optimizer knows no others. None: all.
     """
 
     def init(key):
         variables = model.init(key, jnp.zeros(input_shape, jnp.float32), train=False)
         params = variables["params"]
-        state = TrainState.create(
+        return TrainState(
+            # An array from the start: a Python int here would compile the step twice.
+            step=jnp.zeros((), jnp.int32),
             apply_fn=model.apply,
             params=params,
             tx=tx,
+            opt_state=tx.init(part_params(params, trainable)[0]),
             batch_stats=variables.get("batch_stats", {}),
             ema_params=jax.tree.map(jnp.copy, params) if ema else None,
         )
-        # An array from the start: a Python int here would compile the step twice.
-        return state.replace(step=jnp.zeros((), jnp.int32))
 
     # Twenty random draws of different shapes take XLA's CPU compiler 27 s at full optimisation and
     # 6 s at this level, measured beside other work; they run once.

@@ -9,6 +9,7 @@ import optax
 
 from rcmnet_jax.data.augment import Augmentation, augment, standardize
 from rcmnet_jax.training.state import TrainState
+from rcmnet_jax.transfer.freezing import join_params, part_params
 from rcmnet_jax.types import PyTree, Variables
 
 Metrics = dict[str, jax.Array]
@@ -26,6 +27,8 @@ class Recipe:
       class_weights: one factor a class on its examples' loss, or None.
       accumulate: micro-batches a step is computed in; batch norm sees each by itself.
       ema: decay of the averaged weights; 0 keeps none.
+      trainable: paths of the parameters that train, see `rcmnet_jax.transfer`; None: all.
+      frozen_norm: run batch norm with its running statistics, which then stay as they are.
     """
 
     mean: tuple[float, float, float]
@@ -35,6 +38,8 @@ class Recipe:
     class_weights: tuple[float, ...] | None = None
     accumulate: int = 1
     ema: float = 0.0
+    trainable: tuple[str, ...] | None = None
+    frozen_norm: bool = False
 
 
 def train_step(
@@ -59,12 +64,24 @@ def train_step(
     gradients, batch_stats, metrics = _accumulated_gradients(
         state, x_BxHxWx3, batch["label"], dropout_key, recipe
     )
-    state = state.apply_gradients(grads=gradients, batch_stats=batch_stats)
+    state = _update(state, gradients, batch_stats, recipe)
     if recipe.ema:
         averaged = optax.incremental_update(state.params, state.ema_params, 1 - recipe.ema)
         state = state.replace(ema_params=averaged)
     metrics["gradient_norm"] = optax.tree.norm(gradients)
     return state, metrics
+
+
+def _update(state: TrainState, gradients: PyTree, batch_stats: PyTree, recipe: Recipe):
+    """The state after the optimizer has moved the parameters that train."""
+    trains, rests = part_params(state.params, recipe.trainable)
+    updates, opt_state = state.tx.update(gradients, state.opt_state, trains)
+    return state.replace(
+        step=state.step + 1,
+        params=join_params(optax.apply_updates(trains, updates), rests),
+        opt_state=opt_state,
+        batch_stats=batch_stats,
+    )
 
 
 def train_steps_on_device(
@@ -141,15 +158,16 @@ def example_weights(label_B: jax.Array, class_weights: tuple[float, ...] | None)
 
 
 def _accumulated_gradients(state: TrainState, x, label, key, recipe: Recipe):
-    """Gradients of the mean loss, new batch statistics and metrics, in micro-batches."""
+    """Gradients of what trains, new batch statistics and metrics, in micro-batches."""
+    trains, rests = part_params(state.params, recipe.trainable)
 
-    def loss_fn(params, batch_stats, x, label, weight, key):
-        logits, updates = state.apply_fn(
-            {"params": params, "batch_stats": batch_stats},
-            x,
-            train=True,
-            mutable=["batch_stats"],
-            rngs={"dropout": key},
+    def loss_fn(trains, batch_stats, x, label, weight, key):
+        variables = {"params": join_params(trains, rests), "batch_stats": batch_stats}
+        features, updates = state.apply_fn(
+            variables, x, train=not recipe.frozen_norm, mutable=["batch_stats"], method="features"
+        )
+        logits = state.apply_fn(
+            variables, features, train=True, rngs={"dropout": key}, method="classify"
         )
         loss = cross_entropy(logits, label, label_smoothing=recipe.label_smoothing, weight_B=weight)
         correct = (logits.argmax(-1) == label).sum()
@@ -161,7 +179,7 @@ def _accumulated_gradients(state: TrainState, x, label, key, recipe: Recipe):
     parts = recipe.accumulate
     if parts == 1:
         gradients, (batch_stats, metrics) = gradient_fn(
-            state.params, state.batch_stats, x, label, weight, key
+            trains, state.batch_stats, x, label, weight, key
         )
         return gradients, batch_stats, metrics
 
@@ -173,7 +191,7 @@ def _accumulated_gradients(state: TrainState, x, label, key, recipe: Recipe):
         )
         return (jax.tree.map(jnp.add, total, gradients), batch_stats), metrics
 
-    zeros = jax.tree.map(jnp.zeros_like, state.params)
+    zeros = jax.tree.map(jnp.zeros_like, trains)
     micro = jax.tree.map(
         lambda a: a.reshape(parts, a.shape[0] // parts, *a.shape[1:]), (x, label, weight)
     )

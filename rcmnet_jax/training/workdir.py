@@ -14,7 +14,8 @@ import ml_collections
 from rcmnet_jax.errors import ConfigError, UserError
 
 CONFIG_FILE = "config.json"
-# Keys that change neither the batches nor the arithmetic of a run, so they may differ on resume.
+# Keys that change neither the batches nor, beyond rounding, the arithmetic of a run, so they may
+# differ on resume.
 FREE_KEYS = (
     "data.source",
     "data.data_dir",

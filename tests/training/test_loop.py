@@ -41,7 +41,7 @@ def test_a_run_leaves_its_config_split_metrics_checkpoints_and_scores(finished):
     assert [row["epoch"] for row in rows_of(workdir, "epoch")] == [1, 2, 3]
     assert {p.name for p in (workdir / "checkpoints" / "last").iterdir()} == {"10", "15"}
     assert summary["steps"] == 15
-    # 12 test images in batches of 6, none dropped; 4 to validate.
+    # 12 test images in batches of 6, none dropped; 3 to validate.
     assert summary["test"]["accuracy"]["n"] == 12
     assert json.loads((workdir / "test_metrics.json").read_text())["accuracy"]["n"] == 12
     assert len((workdir / "test_predictions.csv").read_text().splitlines()) >= 13

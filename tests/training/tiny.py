@@ -18,10 +18,18 @@ class TinyNet(nn.Module):
 
     num_classes: int = 3
 
-    @nn.compact
+    def setup(self):
+        self.conv = nn.Conv(4, (3, 3), padding=1)
+        self.head = nn.Dense(self.num_classes)
+
+    def features(self, x_BxHxWx3, *, train: bool):
+        return nn.relu(self.conv(x_BxHxWx3))
+
+    def classify(self, f_BxhxwxC, *, train: bool):
+        return self.head(f_BxhxwxC.mean((1, 2)))
+
     def __call__(self, x_BxHxWx3, *, train: bool):
-        x = nn.relu(nn.Conv(4, (3, 3), padding=1, name="conv")(x_BxHxWx3))
-        return nn.Dense(self.num_classes, name="head")(x.mean((1, 2)))
+        return self.classify(self.features(x_BxHxWx3, train=train), train=train)
 
 
 def tiny_state(tx: optax.GradientTransformation | None = None, **options) -> TrainState:

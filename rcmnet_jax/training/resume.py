@@ -1,0 +1,92 @@
+"""Where a run starts from: its own newest checkpoint, another run's weights, or fresh ones."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from rcmnet_jax.checkpoints.restore import Restored
+from rcmnet_jax.checkpoints.store import CheckpointStore
+from rcmnet_jax.errors import CheckpointError
+from rcmnet_jax.training.experiment import Experiment
+from rcmnet_jax.training.mesh import put_replicated
+from rcmnet_jax.training.progress import Progress
+from rcmnet_jax.training.state import TrainState, create_train_state
+from rcmnet_jax.transfer.surgery import TransferReport, transfer_params
+
+logger = logging.getLogger(__name__)
+
+
+def restore_or_init(
+    experiment: Experiment, store: CheckpointStore, meta: dict[str, Any], workdir: Path
+) -> tuple[TrainState, Progress]:
+    """State and position to go on from, in this order.
+
+    1. The newest whole checkpoint of this folder.
+    2. The weights of ``init.checkpoint``, all but ``init.keep_fresh``.
+    3. Fresh weights.
+
+    Args:
+      experiment: the run.
+      store: its training checkpoints.
+      meta: the record for its new checkpoints; what a transfer did is added to it.
+      workdir: named in errors.
+
+    Raises:
+      CheckpointError: checkpoints of other data, none that is whole, or weights that do not fit.
+    """
+    config = experiment.config
+    state = create_train_state(
+        jax.random.key(config.seed),
+        experiment.model,
+        experiment.tx,
+        experiment.input_shape,
+        ema=bool(config.optim.ema),
+        trainable=experiment.recipe.trainable,
+    )
+    newest = store.newest_meta()
+    if newest is not None:
+        # First, since with other classes the arrays would not even fit.
+        _require_same_data(newest, meta, workdir)
+    saved = store.restore(put_replicated(state, experiment.mesh))
+    if saved is not None:
+        if "transfer" in saved.meta:
+            meta["transfer"] = saved.meta["transfer"]
+        return saved.state, Progress.from_dict(saved.progress)
+    if experiment.source is not None:
+        state, report = _take_weights(state, experiment.source, tuple(config.init.keep_fresh))
+        meta["transfer"] = {"from": config.init.checkpoint, **report.to_dict()}
+        logger.info("weights of %s:\n%s", config.init.checkpoint, report.table())
+    return put_replicated(state, experiment.mesh), Progress()
+
+
+def _take_weights(
+    state: TrainState, source: Restored, keep_fresh: tuple[str, ...]
+) -> tuple[TrainState, TransferReport]:
+    """A fresh state with the weights of another run."""
+    fresh = {"params": state.params, "batch_stats": state.batch_stats}
+    variables, report = transfer_params(source.variables, fresh, keep_fresh=keep_fresh)
+    state = state.replace(
+        params=variables["params"],
+        batch_stats=variables.get("batch_stats", {}),
+        ema_params=None if state.ema_params is None else variables["params"],
+    )
+    return state, report
+
+
+def _require_same_data(saved: dict[str, Any], now: dict[str, Any], workdir: Path) -> None:
+    """Refuses to go on with other images or another split than the checkpoint was trained on."""
+    for item, remedy in (
+        ("data", "restore the images as they were"),
+        ("split", "restore the split"),
+        ("class_names", "use the same classes"),
+    ):
+        before, after = saved[item], now[item]
+        if isinstance(before, dict):
+            before, after = before["sha256"], after["sha256"]
+        if before != after:
+            raise CheckpointError(
+                f"{workdir} was trained on another {item} ({str(before)[:12]}, now"
+                f" {str(after)[:12]}): {remedy}, or choose another --workdir"
+            )

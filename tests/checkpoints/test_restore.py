@@ -1,0 +1,50 @@
+"""A run opened for use: the same network, whatever is beside it."""
+
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from rcmnet_jax.checkpoints import load_run
+from rcmnet_jax.errors import CheckpointError
+from rcmnet_jax.training.loop import train
+from tests.checkpoints.damage import DAMAGE
+from tests.training.runs import config_of
+
+
+@pytest.fixture(scope="module")
+def run(cells, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs") / "run"
+    train(config_of(cells, "epochs=1", **{"optim.ema": 0.5}), workdir)
+    return workdir
+
+
+def test_everything_needed_to_use_the_network_is_there(run):
+    restored = load_run(run)
+    assert restored.class_names == ("blue", "pale", "pink")
+    assert (restored.preprocess.height, restored.preprocess.width) == (32, 32)
+    assert restored.step == 5
+    assert len(restored.mean) == len(restored.std) == 3
+    assert restored.meta["config"]["optim"]["ema"] == 0.5
+    assert restored.meta["split"]["level"] == "image"
+    leaves = jax.tree.leaves(restored.variables)
+    assert {leaf.dtype for leaf in leaves} == {np.dtype("float32")}
+    assert {tuple(leaf.devices()) for leaf in leaves} == {(jax.devices()[0],)}
+    x = np.zeros((1, 32, 32, 3), np.float32)
+    assert restored.model.apply(restored.variables, x, train=False).shape == (1, 3)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("name", ["flip_bit", "truncate", "delete_state", "cut_off_the_meta"])
+def test_damage_is_told_with_the_folder(run, tmp_path, name):
+    copied = shutil.copytree(run, tmp_path / "copied")
+    DAMAGE[name](copied / "checkpoints" / "best" / "5")
+    with pytest.raises(CheckpointError, match=r"copied/checkpoints/best.* can be read"):
+        load_run(copied)
+
+
+def test_a_run_without_a_checkpoint_is_told(tmp_path):
+    (tmp_path / "checkpoints" / "best").mkdir(parents=True)
+    with pytest.raises(CheckpointError, match="at least one epoch"):
+        load_run(tmp_path)

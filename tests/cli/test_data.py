@@ -1,0 +1,65 @@
+"""``rcmnet data``: audit, build, split, draw."""
+
+import json
+
+import pytest
+
+from rcmnet_jax.cli.main import main
+
+
+def test_an_audit_says_what_is_there_and_changes_nothing(cells, tmp_path, capsys):
+    before = sorted(cells.rglob("*"))
+    assert main(["data", "audit", str(cells), "--json", str(tmp_path / "audit.json")]) == 0
+    assert sorted(cells.rglob("*")) == before
+    assert "60" in capsys.readouterr().out
+    assert json.loads((tmp_path / "audit.json").read_text())
+
+
+def test_an_audit_with_findings_ends_with_status_1(write_cell_folder, tmp_path, capsys):
+    folder = write_cell_folder(tmp_path / "images", per_class=3)
+    (folder / "blue" / "junk.png").write_bytes(b"no image")
+    assert main(["data", "audit", str(folder)]) == 1
+    assert "junk.png" in capsys.readouterr().out
+
+
+def test_build_then_split_writes_a_csv_that_training_takes(cells, tmp_path, capsys):
+    assert main(["data", "build", str(cells)]) == 0
+    out = tmp_path / "split.csv"
+    assert main(["data", "split", str(cells), "--out", str(out)]) == 0
+    told = capsys.readouterr().out
+    assert f"--config.data.split.csv={out}" in told
+    assert len([line for line in out.read_text().splitlines() if ".png" in line]) == 60
+
+
+def test_drawn_cells_are_called_synthetic(tmp_path, capsys):
+    argv = ["data", "synthetic", str(tmp_path / "drawn"), "--kind", "cart", "--per-class", "1"]
+    assert main(argv) == 0
+    assert "synthetic" in capsys.readouterr().out
+    assert len([p for p in (tmp_path / "drawn").rglob("*") if p.suffix in (".jpg", ".png")]) == 2
+
+
+@pytest.mark.parametrize("action", ["audit", "build"])
+def test_a_path_that_is_not_there(rcmnet_error, action):
+    assert "no/such/folder" in rcmnet_error("data", action, "no/such/folder")
+
+
+@pytest.mark.parametrize("value", ["0", "1.5", "-0.1"])
+def test_an_impossible_fraction(rcmnet_error, cells, tmp_path, value):
+    line = rcmnet_error(
+        "data", "split", cells, "--out", tmp_path / "split.csv", f"--test-fraction={value}"
+    )
+    assert "fraction" in line
+
+
+def test_a_group_that_the_images_do_not_have(rcmnet_error, cells, tmp_path):
+    argv = ["data", "split", cells, "--out", tmp_path / "split.csv", "--group-by", "patient"]
+    assert "patient" in rcmnet_error(*argv)
+
+
+def test_nothing_to_draw(rcmnet_error, tmp_path):
+    rcmnet_error("data", "synthetic", tmp_path / "drawn", "--per-class", "0")
+
+
+def test_a_csv_that_cannot_be_written(rcmnet_error, cells, tmp_path):
+    (tmp_path / "file").write_text("")
+    rcmnet_error("data", "split", cells, "--out", tmp_path / "file" / "split.csv")
