@@ -13,6 +13,8 @@ examples:
   rcmnet data build PBC_dataset_normal_DIB --name pbc
   rcmnet data split PBC_dataset_normal_DIB --name pbc --protocol paper --out split.csv
   rcmnet data synthetic drawn_cells --kind pbc --per-class 20
+
+`audit` exits with 0 when every file can be used, and with 1 when some were dropped.
 """
 
 

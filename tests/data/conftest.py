@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-SHARED = Path(os.environ.get("RCMNET_SHARED", Path(__file__).parents[3] / "shared" / "data"))
+SHARED = Path(os.environ.get("RCMNET_SHARED", Path(__file__).parents[3] / "shared")) / "data"
 
 
 def image_bytes(
