@@ -18,7 +18,13 @@ from rcmnet_jax.training.state import TrainState
 from rcmnet_jax.types import Variables
 
 # Each metric a run can be steered by, and whether more of it is better.
-METRICS = {"loss": False, "accuracy": True, "balanced_accuracy": True, "macro_f1": True}
+METRICS = {
+    "loss": False,
+    "accuracy": True,
+    "balanced_accuracy": True,
+    "macro_f1": True,
+    "macro_auc": True,
+}
 
 
 def is_better(metric: str, value: float, best: dict[str, Any] | None) -> bool:
@@ -68,6 +74,7 @@ class Scorer:
             "accuracy": float(scores.accuracy(confusion)),
             "balanced_accuracy": float(scores.balanced_accuracy(confusion)),
             "macro_f1": float(scores.macro_f1(confusion)),
+            "macro_auc": float(scores.macro_auc(scores.one_vs_rest_auc(labels, probabilities))),
         }
 
     def write_test(self, best: CheckpointStore) -> dict[str, Any]:
