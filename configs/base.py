@@ -97,7 +97,7 @@ def base_config(model: str = "rcmnet") -> ml_collections.ConfigDict:
 
     config.eval = ml_collections.ConfigDict()
     config.eval.batch_size = 64
-    config.eval.metric = "balanced_accuracy"  # A key of training.scoring.METRICS: loss, macro_auc, ...
+    config.eval.metric = "balanced_accuracy"  # A key of training.scoring.METRICS.
     config.eval.test_at_end = True
 
     config.checkpoint = ml_collections.ConfigDict()
