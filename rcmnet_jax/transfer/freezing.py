@@ -5,12 +5,11 @@ not apply, and weight decay or momentum would move what has no gradient. Here th
 parted before differentiation, and the optimizer only ever sees the part that trains.
 """
 
-import re
 from collections.abc import Sequence
 
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from rcmnet_jax.errors import ConfigError
+from rcmnet_jax.transfer.patterns import matching_paths
 from rcmnet_jax.types import PyTree
 
 
@@ -20,20 +19,8 @@ def trainable_paths(params: PyTree, patterns: Sequence[str]) -> tuple[str, ...]:
     Raises:
       ConfigError: a pattern that is no regular expression or matches nothing.
     """
-    paths = sorted("/".join(path) for path in flatten_dict(params))
-    found: set[str] = set()
-    for pattern in patterns:
-        try:
-            hits = [path for path in paths if re.fullmatch(pattern, path)]
-        except re.error as error:
-            raise ConfigError(f"init.trainable {pattern!r} is no pattern: {error}") from error
-        if not hits:
-            raise ConfigError(
-                f"init.trainable {pattern!r} matches no parameter:"
-                f" paths look like {paths[0]} and head/kernel"
-            )
-        found |= set(hits)
-    return tuple(path for path in paths if path in found)
+    paths = ["/".join(path) for path in flatten_dict(params)]
+    return tuple(sorted(matching_paths(paths, patterns, what="init.trainable")))
 
 
 def part_params(params: PyTree, trainable: tuple[str, ...] | None) -> tuple[PyTree, PyTree]:

@@ -16,6 +16,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from rcmnet_jax.errors import CheckpointError, ConfigError
+from rcmnet_jax.transfer.patterns import matching_paths
 from rcmnet_jax.types import Variables
 
 # All our networks end in a dense layer of this name.
@@ -85,7 +86,7 @@ def transfer_params(
     sources = _renamed(
         {"/".join(path): leaf for path, leaf in flatten_dict(dict(source)).items()}, rename or {}
     )
-    kept = _matching(targets, keep_fresh)
+    kept = matching_paths(targets, keep_fresh, what="keep_fresh")
     problems = [
         problem
         for path, leaf in targets.items()
@@ -138,7 +139,7 @@ def resize_position_table(table: jax.Array, rows: int) -> jax.Array:
 def _renamed(leaves: dict[str, jax.Array], rename: Mapping[str, str]) -> dict[str, jax.Array]:
     """Leaves under their new paths; two leaves of one path are an error."""
     for pattern, replacement in rename.items():
-        _matching(leaves, [pattern])
+        matching_paths(leaves, [pattern], what="rename")
         renamed: dict[str, jax.Array] = {}
         for path, leaf in leaves.items():
             matched = re.fullmatch(pattern, path)
@@ -148,23 +149,6 @@ def _renamed(leaves: dict[str, jax.Array], rename: Mapping[str, str]) -> dict[st
             renamed[new_path] = leaf
         leaves = renamed
     return leaves
-
-
-def _matching(leaves: Mapping[str, jax.Array], patterns: Sequence[str]) -> set[str]:
-    """Paths that some pattern matches as a whole; a pattern without any is an error."""
-    found: set[str] = set()
-    for pattern in patterns:
-        try:
-            hits = {path for path in leaves if re.fullmatch(pattern, path)}
-        except re.error as error:
-            raise ConfigError(f"pattern {pattern!r} is no regular expression: {error}") from error
-        if not hits:
-            raise ConfigError(
-                f"pattern {pattern!r} matches no parameter: paths look like"
-                f" {', '.join(sorted(leaves)[:2])}"
-            )
-        found |= hits
-    return found
 
 
 def _misfit(path: str, source: jax.Array | None, target: jax.Array) -> str | None:
