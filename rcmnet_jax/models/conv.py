@@ -5,16 +5,19 @@ TPU XLA's own convolution is used throughout. On CPU two of its cases are pathol
 has a rule here with the measurement that justifies it; values and gradients equal the plain
 formulation (tests/models/test_conv.py).
 
-Measured with jax 0.10.2 on two cores of an AMD EPYC (AVX-512), float32, batch 64, milliseconds
-for forward / input gradient / kernel gradient (benchmarks/conv.py):
+Measured by ``python benchmarks/conv.py`` (jax 0.10.2, two cores of an AMD EPYC with AVX-512,
+2026-11-23), float32, batch 64, milliseconds for forward / input gradient / kernel gradient:
 
 ======================  ==================  ================  ==================================
 case                    XLA convolution     patch product     rule
 ======================  ==================  ================  ==================================
-3x3, 512 ch, 2x2 map    845 / 851 / 13      13 / 13 / 16      result smaller than kernel: patches
-3x3, 256 ch, 4x4 map    11 / 11 / 13        10 / 13 / 17      leave to XLA
-3x3, 64 ch, 16x16 map   12 / 12 / 23        55 / 36 / 61      leave to XLA
+3x3, 512 ch, 2x2 map    543 / 553 / 6.8     11 / 6.5 / 7.6    result smaller than kernel: patches
+3x3/2, 4x4 to 2x2 map   5.1 / 156 / 4.4     3.7 / 3.7 / 3.9   the same
+3x3, 256 ch, 4x4 map    11 / 6.5 / 6.6      7.2 / 6.5 / 9.2   leave to XLA
+3x3, 64 ch, 16x16 map   13 / 12 / 22        35 / 25 / 43      leave to XLA
 ======================  ==================  ================  ==================================
+
+Max-pooling 3x3/2 of (64, 32, 32, 64), forward / gradient: windowed 2.4 / 71, slices 1.6 / 21.
 """
 
 from collections.abc import Callable
