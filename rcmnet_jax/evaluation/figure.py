@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from rcmnet_jax.evaluation.files import replacing
+from rcmnet_jax.files import replacing
 
 BLUE, PALE_BLUE, RED, GREEN, GREY, INK = (
     "#0072B2",

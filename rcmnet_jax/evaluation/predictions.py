@@ -18,7 +18,7 @@ import numpy as np
 from rcmnet_jax.errors import DataError
 from rcmnet_jax.evaluation import scores
 from rcmnet_jax.evaluation.checks import check_predictions
-from rcmnet_jax.evaluation.files import replacing
+from rcmnet_jax.files import replacing
 
 _COLUMNS = ("file", "sha256", "label", "predicted", "correct", "probability")
 _PREFIX = "p_"

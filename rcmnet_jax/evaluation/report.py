@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from rcmnet_jax.errors import DataError, UserError
-from rcmnet_jax.evaluation.files import replacing
 from rcmnet_jax.evaluation.metrics import Evaluation, evaluate_predictions
 from rcmnet_jax.evaluation.plots import plot_confusion, plot_per_class, plot_reliability
 from rcmnet_jax.evaluation.predictions import Predictions, write_predictions
+from rcmnet_jax.files import replacing
 
 _LEVEL_NOTES = {
     "image": "image-level: an upper bound (images of one patient or slide may lie in training and "
