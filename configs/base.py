@@ -59,6 +59,9 @@ def base_config(model: str = "rcmnet") -> ml_collections.ConfigDict:
     config.data.split.val_fraction = 0.1  # Of what is left for training.
     config.data.split.group_by = "auto"  # auto | patient | slide | image.
     config.data.split.csv = ""  # A committed split to use instead.
+    config.data.split.folds = 0  # k: stratified k-fold instead of one split, all from one command.
+    config.data.split.leave_out = ""  # patient | slide | lab: each in turn is the test part.
+    config.data.split.fold = -1  # One fold alone, from 0; -1: all of them.
     config.data.synthetic = ml_collections.ConfigDict()
     config.data.synthetic.kind = "pbc"  # pbc (eight classes) | cart (two).
     config.data.synthetic.per_class = 60
@@ -93,6 +96,7 @@ def base_config(model: str = "rcmnet") -> ml_collections.ConfigDict:
     config.train.epochs = 30
     config.train.batch_size = 32  # Over all devices.
     config.train.steps_per_dispatch = 0  # Steps per call of the compiled loop; 0: by device.
+    config.train.repeats = 1  # Seeds: seed, seed + 1, ..., on the same splits.
     config.train.early_stop = 0  # Epochs without a better eval.metric; 0: never.
     # auto | never: with a frozen backbone, compute its features once and train on them.
     config.train.frozen_features = "auto"
