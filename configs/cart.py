@@ -61,6 +61,11 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     config.data.synthetic.kind = "cart"
     config.train.epochs = given.epochs
     config.optim.learning_rate = 0.01
+    # A tenth of so few images is too coarse a measure in steps of one; the loss tells more.
+    config.eval.metric = "loss"
+    if given.size <= 128:
+        # Small images leave room for larger batches, which a CPU needs to be busy.
+        config.train.batch_size = 64
     if given.transfer:
         config.init.trainable = TUNE[given.tune]
         config.init.batch_norm = "train" if given.tune == "all" else given.batch_norm
