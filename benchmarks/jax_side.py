@@ -191,6 +191,11 @@ class _Stepper:
             (split, jax.random.key(0), rows, np.zeros_like(rows)), mesh
         )
 
+    def compiled_text(self) -> str:
+        """What the compiler made of it."""
+        arguments = (self._state, self._split, self.rows, self._views, self._key)
+        return self._step.lower(*arguments).compile().as_text()
+
     def __call__(self, rows=None):
         rows = self.rows if rows is None else rows
         self._state, metrics = self._step(self._state, self._split, rows, self._views, self._key)

@@ -177,10 +177,12 @@ def test_sigterm_to_one_process_saves_and_stops_both(cells, two_processes, tmp_p
 @pytest.mark.slow
 def test_processes_of_different_configs_are_told(cells, tmp_path):
     first, second = start_two(cells, tmp_path / "run", different=("--config.seed=1",))
-    for code, _, err in (finish(first), finish(second)):
-        assert code == 2, err
-        assert "error: process 1 was started with another config than process 0" in err
-        assert "Traceback" not in err
+    results = [finish(first), finish(second)]
+    # The one that ends first may end the other before it has said the same.
+    assert {code for code, _, _ in results} in ({2}, {2, 75}), results
+    errors = "".join(err for _, _, err in results)
+    assert "error: process 1 was started with another config than process 0" in errors
+    assert "Traceback" not in errors
     assert not (tmp_path / "run" / "config.json").exists()
 
 
