@@ -93,6 +93,10 @@ class Subject:
             self._tasks[task] = getattr(self, f"_make_{task}")()
         jax.block_until_ready(self._tasks[task]())
 
+    def compiled_text(self) -> str:
+        """What the compiler made of the training step, once it has run."""
+        return self._tasks["train"].compiled_text()
+
     def images(self, task: str) -> int:
         """Images that one call of a task is about."""
         repeats = self.repeats if task in ("forward", "train", "frozen_step") else 1

@@ -1,5 +1,6 @@
 """Logits of any number of images, in batches of one shape, none dropped."""
 
+import collections
 import functools
 from collections.abc import Iterator
 
@@ -12,6 +13,9 @@ from rcmnet_jax.data.batches import prefetch, process_share
 from rcmnet_jax.training.mesh import make_mesh, put_batch, put_replicated, replicated
 from rcmnet_jax.training.steps import predict_step
 from rcmnet_jax.types import Variables
+
+# Batches that are asked for before the first of them is waited for.
+AHEAD = 2
 
 
 class Predictor:
@@ -71,8 +75,14 @@ class Predictor:
         # A restored network lies on one device, whatever the mesh is.
         variables = put_replicated(variables, self._mesh)
         pieces = prefetch((source[share] for share in self._shares(rows)), ahead=2)
-        logits = [compiled(variables, put_batch(piece, self._mesh)) for piece in pieces]
-        return np.concatenate([np.asarray(batch) for batch in logits])[: len(rows)]
+        done: list[np.ndarray] = []
+        pending: collections.deque[jax.Array] = collections.deque()
+        for piece in pieces:
+            pending.append(compiled(variables, put_batch(piece, self._mesh)))
+            # Waited for now and then, or fast reading would pile up pixels before the device.
+            if len(pending) > AHEAD:
+                done.append(np.asarray(pending.popleft()))
+        return np.concatenate([*done, *map(np.asarray, pending)])[: len(rows)]
 
     def _shares(self, rows: np.ndarray) -> Iterator[np.ndarray]:
         """The rows of each batch that this process reads; the last batch is filled up."""
