@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from rcmnet_jax.models.conv import Conv, max_pool, torch_uniform
+from rcmnet_jax.models.conv import Conv, torch_uniform
 from rcmnet_jax.models.input_check import require_images
+from rcmnet_jax.models.max_pool import max_pool
 from rcmnet_jax.models.pooling import adaptive_average_pool
 
 
