@@ -17,6 +17,9 @@ COLOUR_MAP = "viridis"
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _SCALE_WIDTH = 12  # pixels of the bar itself
 
+# One grid for both axes, one each for rows and columns, or None: spread evenly over the image.
+Placement = Grid | tuple[Grid, Grid] | None
+
 
 def overlay(
     pixels_HxWx3: np.ndarray,
@@ -24,7 +27,7 @@ def overlay(
     *,
     alpha: float = 0.5,
     limits: tuple[float, float] | None = None,
-    grid: Grid | None = None,
+    grid: Placement = None,
 ) -> np.ndarray:
     """The image in grey with the map over it in colour.
 
@@ -64,7 +67,7 @@ def colours(values: np.ndarray) -> np.ndarray:
     return np.asarray(table(np.clip(values, 0, 1), bytes=True))[..., :3]
 
 
-def upsample(cam_hxw: np.ndarray, size: tuple[int, int], grid: Grid | None = None) -> np.ndarray:
+def upsample(cam_hxw: np.ndarray, size: tuple[int, int], grid: Placement = None) -> np.ndarray:
     """A map brought to the size of the image, linear between the centres of its cells.
 
     Args:
@@ -84,9 +87,8 @@ def upsample(cam_hxw: np.ndarray, size: tuple[int, int], grid: Grid | None = Non
             f"a map must be finite and have at least 2 dimensions, got {cam.shape}: a NaN means"
             " a class that does not exist"
         )
-    rows, columns = (
-        _weights(cells, pixels, grid) for cells, pixels in zip(cam.shape[-2:], size, strict=True)
-    )
+    grids = grid if isinstance(grid, tuple) else (grid, grid)
+    rows, columns = map(_weights, cam.shape[-2:], size, grids)
     return (rows @ cam @ columns.T).astype(np.float32)
 
 
