@@ -78,7 +78,7 @@ def class_maps(
     model: nn.Module,
     variables: Variables,
     x_BxHxWx3: jax.Array,
-    class_ids_B: jax.Array,
+    class_ids_B: jax.Array | None,
     *,
     method: str = "grad_cam",
     target: str = "logit",
@@ -91,7 +91,7 @@ def class_maps(
       model: see `grad_cam`.
       variables: see `grad_cam`.
       x_BxHxWx3: see `grad_cam`.
-      class_ids_B: see `grad_cam`.
+      class_ids_B: see `grad_cam`; None explains the class with the largest logit.
       method: a key of `METHODS`: ``grad_cam``, ``grad_cam_pp``, ``hires_cam``, ``layer_cam`` or
         ``eigen_cam``.
       target: see `grad_cam`.
@@ -106,7 +106,8 @@ def class_maps(
     if method not in METHODS:
         raise UserError(f"the method {method!r} is not one of {', '.join(METHODS)}")
     check_layer(model, layer)
-    class_ids_B = _checked_class_ids(class_ids_B, x_BxHxWx3.shape[0], model.num_classes)
+    if class_ids_B is not None:
+        class_ids_B = _checked_class_ids(class_ids_B, x_BxHxWx3.shape[0], model.num_classes)
     return _class_maps(model, dict(variables), x_BxHxWx3, class_ids_B, method, target, layer, relu)
 
 
@@ -118,6 +119,8 @@ def _class_maps(model, variables, x_BxHxWx3, class_ids_B, method, target, layer,
     cam_Bxhxw = METHODS[method](a_BxhxwxC, g_BxhxwxC)
     if relu:
         cam_Bxhxw = nn.relu(cam_Bxhxw)
+    if class_ids_B is None:
+        return ClassMaps(cam_Bxhxw, logits_BxK)
     valid_B = (class_ids_B >= 0) & (class_ids_B < model.num_classes)
     return ClassMaps(jnp.where(valid_B[:, None, None], cam_Bxhxw, jnp.nan), logits_BxK)
 

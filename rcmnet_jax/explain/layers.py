@@ -51,7 +51,7 @@ def map_and_gradient(
     model: nn.Module,
     variables: Variables,
     x_BxHxWx3: jax.Array,
-    class_ids_B: jax.Array,
+    class_ids_B: jax.Array | None,
     target: str,
     layer: str | None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -61,7 +61,7 @@ def map_and_gradient(
       model: see `grad_cam`.
       variables: see `grad_cam`.
       x_BxHxWx3: see `grad_cam`.
-      class_ids_B: int32 in [0, K).
+      class_ids_B: int32 in [0, K); the class with the largest logit when None.
       target: a key of `TARGETS`.
       layer: a name of `layer_names`; the last feature map when None.
 
@@ -71,8 +71,9 @@ def map_and_gradient(
 
     def score(logits_BxK: jax.Array) -> jax.Array:
         scores_BxK = TARGETS[target](logits_BxK)
+        ids_B = logits_BxK.argmax(1) if class_ids_B is None else class_ids_B
         # Each image's score depends on its own map only: the gradient of the sum is all of them.
-        return jnp.take_along_axis(scores_BxK, class_ids_B[:, None], axis=1).sum()
+        return jnp.take_along_axis(scores_BxK, ids_B[:, None], axis=1).sum()
 
     def from_features(f_BxhxwxC: jax.Array) -> tuple[jax.Array, jax.Array]:
         logits_BxK = model.apply(variables, f_BxhxwxC, train=False, method="classify")

@@ -24,3 +24,7 @@ class Grid:
         """The grid behind a convolution or pooling of this grid."""
         shift = ((size - 1) / 2 - padding) * self.stride
         return Grid(self.stride * stride, self.offset + shift)
+
+    def scaled(self, factor: int) -> "Grid":
+        """The grid in an image enlarged so that every pixel becomes `factor` pixels a side."""
+        return Grid(self.stride * factor, self.offset * factor + (factor - 1) / 2)
