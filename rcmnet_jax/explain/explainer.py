@@ -93,9 +93,10 @@ class Explainer:
         Raises:
           UserError: a class id out of range, or no images.
         """
-        count, size = len(pixels_NxHxWx3), self._batch_size
+        count = len(pixels_NxHxWx3)
         if count == 0:
             raise UserError("there are no images to explain")
+        size = min(self._batch_size, count)
         cams, logits = [], []
         for start in range(0, count, size):
             # Padded by repetition, so that every call has one shape; cut off again below.

@@ -84,12 +84,10 @@ def write_explanation(
 
 
 def failures(read: ReadImages, runs: Sequence[RunMaps]) -> list[int]:
-    """Images that some network gets wrong, the most confident error first."""
+    """Images that some trained network gets wrong, the most confident error first."""
     confidence = {}
     for index, image in enumerate(read.images):
-        errors = [
-            run.confidence(index) for run in runs if run.correct(index, image.true_class) is False
-        ]
+        errors = [run.confidence(index) for run in runs if run.failed(index, image.true_class)]
         if errors:
             confidence[index] = max(errors)
     return sorted(confidence, key=lambda index: -confidence[index])
@@ -141,6 +139,7 @@ def _card(run: RunMaps, index: int, read: ReadImages) -> dict[str, Any]:
     pixels = shown_pixels(image, run.restored.preprocess)
     return {
         "name": run.name,
+        "failed": run.failed(index, image.true_class),
         **run.record(index, image.true_class),
         "overlay": image_uri(shown_overlay(run, index, pixels)),
     }

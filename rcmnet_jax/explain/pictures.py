@@ -17,7 +17,7 @@ from rcmnet_jax.models.grid import Grid
 
 TILE = 192  # pixels a side that small images are enlarged to, at least
 COLUMNS = 8
-_MARGIN, _LINE, _TITLES = 6, 15, 110
+_MARGIN, _LINE, _TITLES = 6, 15, 120
 _INK, _RIGHT, _WRONG = (34, 34, 34), (0, 115, 80), (190, 60, 0)
 
 
@@ -100,15 +100,17 @@ def grid_picture(
     """
     bands = [rows[start : start + COLUMNS] for start in range(0, len(rows), COLUMNS)]
     step, text = tile + _MARGIN, tile + _LINE + _MARGIN
-    band_height = text + len(runs) * text + _MARGIN
+    band_height = (1 + len(runs)) * text + _MARGIN
     width = _TITLES + min(len(rows), COLUMNS) * step
-    canvas = Image.new("RGB", (width, band_height * len(bands)), "white")
+    canvas = Image.new("RGB", (width, _MARGIN + band_height * len(bands)), "white")
     draw = ImageDraw.Draw(canvas)
     for number, band in enumerate(bands):
-        top = number * band_height
+        top = _MARGIN + number * band_height
         _write(draw, (4, top + tile // 2), "image", _TITLES - 8, _INK)
         for row, run in enumerate(runs, start=1):
-            _write(draw, (4, top + row * text + tile // 2), run.name, _TITLES - 8, _INK)
+            for which, line in enumerate(run.name.split(", ")):
+                at = (4, top + row * text + tile // 2 + which * _LINE)
+                _write(draw, at, line, _TITLES - 8, _INK)
         for column, index in enumerate(band):
             left, image = _TITLES + column * step, images[index]
             original = shown_pixels(image, runs[0].restored.preprocess)

@@ -29,6 +29,7 @@ class RunMaps:
       explained: the maps.
       probabilities_NxK: float64.
       facts: range and flags of each map.
+      trained: an untrained network is there to compare with; its errors are no failures.
     """
 
     name: str
@@ -38,6 +39,11 @@ class RunMaps:
     explained: Explained
     probabilities_NxK: np.ndarray
     facts: tuple[MapFacts, ...]
+    trained: bool = True
+
+    def failed(self, index: int, true_class: str | None) -> bool:
+        """Whether a trained network is wrong here."""
+        return self.trained and self.correct(index, true_class) is False
 
     def predicted(self, index: int) -> str:
         """The class with the largest probability."""
@@ -72,6 +78,7 @@ def explain_run(
     images: Sequence[CellImage],
     *,
     class_ids: np.ndarray | None = None,
+    trained: bool = True,
     **options: Any,
 ) -> RunMaps:
     """Explains images with a trained network.
@@ -81,6 +88,7 @@ def explain_run(
       restored: from `load_run`.
       images: at least one.
       class_ids: (N,) classes to explain; the predicted ones when None.
+      trained: see `RunMaps`.
       **options: of `Explainer`.
 
     Raises:
@@ -97,6 +105,7 @@ def explain_run(
         explained,
         softmax(explained.logits_NxK),
         tuple(map_facts(cam) for cam in explained.signed_Nxhxw),
+        trained,
     )
 
 

@@ -131,7 +131,7 @@ def _probability_of(run: RunMaps, batch_size: int) -> Callable[[np.ndarray], np.
     """Probability of each image's explained class, for pixels changed in any way."""
     restored, ids = run.restored, run.explained.class_ids_N
     predictor = Predictor(
-        restored.model, mean=restored.mean, std=restored.std, batch_size=batch_size
+        restored.model, mean=restored.mean, std=restored.std, batch_size=min(batch_size, len(ids))
     )
     rows = np.arange(len(ids))
 

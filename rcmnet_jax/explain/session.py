@@ -128,9 +128,10 @@ def explain(request: Request) -> Done:
             network,
             read.images,
             class_ids=None if wanted is None else np.full(len(read.images), wanted),
+            trained=index < len(request.workdirs),
             **request.options,
         )
-        for name, network, wanted in zip(names, restored, ids, strict=True)
+        for index, (name, network, wanted) in enumerate(zip(names, restored, ids, strict=True))
     ]
     scores = {
         run.name: _scores(request, run, read.images, boxes)
