@@ -13,7 +13,7 @@ from rcmnet_jax.evaluation.metrics import Evaluation
 from rcmnet_jax.evaluation.report import write_evaluation
 from rcmnet_jax.training.inputs import open_dataset, split_dataset
 from rcmnet_jax.training.predict import Predictor, softmax
-from rcmnet_jax.training.workdir import with_added_keys
+from rcmnet_jax.training.workdir import log_test_access, with_added_keys, write_errors_told
 
 
 def score_part(
@@ -49,6 +49,9 @@ def score_part(
     if not len(rows):
         raise DataError(f"the split of this run has no {part} part: choose another --part")
     groups = split.group[rows]
+    if part == "test":
+        with write_errors_told(out):
+            log_test_access(out, restored.step, "scored by rcmnet evaluate")
     return _score(
         restored,
         dataset,
