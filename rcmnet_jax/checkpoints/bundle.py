@@ -111,19 +111,19 @@ def read_bundle(path: str | Path) -> Restored:
       CheckpointError: no bundle, a damaged one, or one of a newer format.
     """
     path = Path(path)
-    with Container(path) as container:
-        record = _read_record(container)
-        weights = _read_arrays(container, WEIGHTS, record)
-        gate_arrays = _read_arrays(container, GATE, record) if record["gate"] else None
-        _read_checked(container, CARD, record)
     try:
+        with Container(path) as container:
+            record = _read_record(container)
+            weights = _read_arrays(container, WEIGHTS, record)
+            gate_arrays = _read_arrays(container, GATE, record) if record["gate"] else None
+            _read_checked(container, CARD, record)
         return _restored(record, weights, gate_arrays)
-    except (KeyError, TypeError, IndexError, AttributeError) as error:
-        raise CheckpointError(
-            f"the record in {path} is incomplete ({type(error).__name__}: {error}): export it again"
-        ) from error
     except UserError as error:
-        raise CheckpointError(f"{path}: {error}") from error
+        told = str(error)
+        raise CheckpointError(told if str(path) in told else f"{path}: {told}") from error
+    except (LookupError, TypeError, AttributeError, ValueError, OverflowError) as error:
+        what = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise CheckpointError(f"the record in {path} is wrong ({what}): export it again") from error
 
 
 def read_card(path: str | Path) -> str:
