@@ -65,11 +65,32 @@ def _score(args: argparse.Namespace) -> int:
 def _compare(args: argparse.Namespace) -> int:
     from rcmnet_jax.evaluation.comparison import compare
 
-    first, second = (p / "test_predictions.csv" if p.is_dir() else p for p in args.compare)
-    comparison = compare(first, second, names=(str(args.compare[0]), str(args.compare[1])))
-    print(comparison.table())
+    found = {}
+    for title, (first, second) in _pairs(*args.compare).items():
+        comparison = compare(first, second, names=(str(args.compare[0]), str(args.compare[1])))
+        print(f"{title}:\n{comparison.table()}" if title else comparison.table())
+        found[title or "test"] = comparison.to_dict()
     if args.out:
         from rcmnet_jax.evaluation.report import write_json
 
-        write_json(args.out / "comparison.json", comparison.to_dict())
+        write_json(args.out / "comparison.json", found if len(found) > 1 else comparison.to_dict())
     return OK
+
+
+def _pairs(first: Path, second: Path) -> dict[str, tuple[Path, Path]]:
+    """Predictions to compare: of two runs, or of each seed that both of two protocols have."""
+    files = [_predictions(path) for path in (first, second)]
+    common = sorted(files[0].keys() & files[1].keys())
+    if not common:
+        raise UserError(
+            f"{first} has {', '.join(files[0]) or 'no seeds'},"
+            f" {second} {', '.join(files[1]) or 'no seeds'}: name the folder of a seed"
+        )
+    return {name: (files[0][name], files[1][name]) for name in common}
+
+
+def _predictions(path: Path) -> dict[str, Path]:
+    if not path.is_dir():
+        return {"": path}
+    seeds = {p.parent.name: p for p in sorted(path.glob("seed*/test_predictions.csv"))}
+    return seeds or {"": path / "test_predictions.csv"}

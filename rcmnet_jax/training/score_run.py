@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import ml_collections
 import numpy as np
 
 from rcmnet_jax.checkpoints.restore import Restored
@@ -12,8 +11,9 @@ from rcmnet_jax.data.dataset import CellDataset, prepare_dataset
 from rcmnet_jax.errors import DataError
 from rcmnet_jax.evaluation.metrics import Evaluation
 from rcmnet_jax.evaluation.report import write_evaluation
-from rcmnet_jax.training.experiment import open_dataset, split_dataset
+from rcmnet_jax.training.inputs import open_dataset, split_dataset
 from rcmnet_jax.training.predict import Predictor, softmax
+from rcmnet_jax.training.workdir import with_added_keys
 
 
 def score_part(
@@ -38,7 +38,7 @@ def score_part(
     Raises:
       DataError: the images or the split are not those of the run, or the part is empty.
     """
-    data = ml_collections.ConfigDict(restored.meta["config"]["data"])
+    data = with_added_keys(restored.meta["config"]).data
     data.source = source or data.source
     data.data_dir = data_dir or data.data_dir
     dataset = open_dataset(data, progress=True)

@@ -5,7 +5,7 @@ import errno
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,24 @@ FREE_KEYS = (
     "data.data_dir",
     "data.cache",
     "train.require_gpu",
+    "train.frozen_features",
     "eval.batch_size",
     "eval.test_at_end",
     "checkpoint.",
     "log.",
 )
+
+
+# Keys that older runs lack, with what they did.
+ADDED_KEYS: dict[str, Any] = {
+    "data.split.folds": 0,
+    "data.split.leave_out": "",
+    "data.split.fold": -1,
+    "init.unfreeze": [],
+    "optim.lr_factors": [],
+    "train.frozen_features": "auto",
+    "train.repeats": 1,
+}
 
 
 @contextlib.contextmanager
@@ -105,6 +118,14 @@ def require_same_config(config: ml_collections.ConfigDict, workdir: Path) -> Non
         _require_same(_read_config(path), now, workdir)
 
 
+def with_added_keys(saved: Mapping[str, Any]) -> ml_collections.ConfigDict:
+    """The config of a run, as its checkpoint or folder has it, with the keys of today."""
+    config = ml_collections.ConfigDict(saved)
+    missing = {k: v for k, v in ADDED_KEYS.items() if k not in flatten_config(config)}
+    config.update_from_flattened_dict(missing)
+    return config
+
+
 def write_config(config: ml_collections.ConfigDict, workdir: Path) -> None:
     """Writes ``config.json``, which from then on binds the folder to this config."""
     path = workdir / CONFIG_FILE
@@ -119,7 +140,7 @@ def _to_json(config: ml_collections.ConfigDict) -> str:
 
 def _read_config(path: Path) -> ml_collections.ConfigDict:
     try:
-        return ml_collections.ConfigDict(json.loads(path.read_text()))
+        return with_added_keys(json.loads(path.read_text()))
     except (OSError, ValueError) as error:
         raise UserError(
             f"{path} cannot be read ({error}): restore it, or choose another --workdir"
