@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-import ml_collections
 import numpy as np
 
 from rcmnet_jax.checkpoints.restored import Restored
@@ -12,7 +11,8 @@ from rcmnet_jax.data.cache import load_pixels
 from rcmnet_jax.data.dataset import CellDataset
 from rcmnet_jax.data.splits import Split
 from rcmnet_jax.errors import DataError
-from rcmnet_jax.training.experiment import open_dataset, split_dataset
+from rcmnet_jax.training.inputs import open_dataset, split_dataset
+from rcmnet_jax.training.workdir import with_added_keys
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -51,7 +51,7 @@ def open_run_data(
     Raises:
       DataError: they are not there, or are not those of the run.
     """
-    config = ml_collections.ConfigDict(restored.meta["config"]["data"])
+    config = with_added_keys(restored.meta["config"]).data
     config.source = source or config.source
     config.data_dir = data_dir or config.data_dir
     dataset = open_dataset(config, progress=True)
