@@ -65,18 +65,26 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _export(format_name: str, args: argparse.Namespace, restored, data):
-    common = {"data": data, "batch_size": args.batch_size}
-    from rcmnet_jax.export.bundle import export_bundle
+    """Writes the file; gives its agreement with the live network."""
+    common = {
+        "data": data,
+        "batch_size": args.batch_size,
+        "licence": args.licence,
+        "citation": args.citation,
+    }
+    if format_name == "bundle":
+        from rcmnet_jax.export.bundle import export_bundle
 
-    return export_bundle(
-        restored,
-        args.out,
-        precision=args.precision,
-        folder=args.folder,
-        licence=args.licence,
-        citation=args.citation,
-        **common,
-    )
+        settings = {"precision": args.precision, "folder": args.folder}
+        return export_bundle(restored, args.out, **settings, **common)
+    from rcmnet_jax.export import formats
+
+    exporters = {
+        "onnx": formats.export_onnx,
+        "stablehlo": formats.export_stablehlo,
+        "torch": formats.export_torch,
+    }
+    return exporters[format_name](restored, args.out, **common)
 
 
 def _open_data(args: argparse.Namespace, restored):

@@ -16,6 +16,7 @@ from rcmnet_jax.runtime import configure_runtime
 COMMANDS = {
     "data": ("data", "audit, build, split or draw a data set"),
     "evaluate": ("evaluate", "score a trained network, or compare two"),
+    "predict": ("predict", "classes, statuses and counts of a folder of images"),
     "export": ("export", "write a trained network as one file, or for PyTorch, ONNX, StableHLO"),
 }
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +44,7 @@ class Verdicts:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ReadImage:
-    """One image file: its pixels, or why there are none."""
+    """One image file: its pixels, or why there are none; neither where it was known already."""
 
     file: str
     sha256: str = ""
@@ -118,13 +118,20 @@ class Classifier:
         return Verdicts(self.restored.class_names, probabilities, score, status)
 
     def stream(
-        self, root: Path, files: Iterable[str], *, workers: int | None = None
+        self,
+        root: Path,
+        files: Iterable[str],
+        *,
+        known: Mapping[str, str] | None = None,
+        workers: int | None = None,
     ) -> Iterator[tuple[list[ReadImage], Outputs | None]]:
         """Reads and decodes files in threads while the network works on those before.
 
         Args:
           root: the folder that the names are relative to.
           files: their names.
+          known: name -> SHA-256 of what needs no prediction; such a file is not decoded, and comes
+            without pixels and without error, if it still has that content.
           workers: decoding threads; one for each core when None.
 
         Yields:
@@ -135,7 +142,9 @@ class Classifier:
 
         def batches() -> Iterator[np.ndarray]:
             group: list[ReadImage] = []
-            for image in ordered_map(lambda file: self._read(root, file), files, workers=workers):
+            for image in ordered_map(
+                lambda file: self._read(root, file, known or {}), files, workers=workers
+            ):
                 group.append(image)
                 good = sum(one.pixels is not None for one in group)
                 if good == self.engine.batch_size:
@@ -153,7 +162,7 @@ class Classifier:
         for group in groups:
             yield group, None
 
-    def _read(self, root: Path, file: str) -> ReadImage:
+    def _read(self, root: Path, file: str, known: Mapping[str, str]) -> ReadImage:
         try:
             with (root / file).open("rb") as stream:
                 data = stream.read(LARGEST_FILE + 1)
@@ -162,6 +171,8 @@ class Classifier:
         if len(data) > LARGEST_FILE:
             return ReadImage(file, error=f"larger than {LARGEST_FILE // 2**20} MiB: no single cell")
         digest = hashlib.sha256(data).hexdigest()
+        if known.get(file) == digest:
+            return ReadImage(file, digest)
         try:
             return ReadImage(file, digest, decode_image(data, self.restored.preprocess))
         except BadImageError as error:
