@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rcmnet_jax.checkpoints.restore import Restored
+from rcmnet_jax.checkpoints.restored import Restored
 from rcmnet_jax.checkpoints.store import CheckpointStore
 from rcmnet_jax.data.augment import standardize
 from rcmnet_jax.errors import CheckpointError
@@ -89,7 +89,9 @@ def _take_weights(
 ) -> tuple[TrainState, TransferReport]:
     """A fresh state with the weights of another run."""
     fresh = {"params": state.params, "batch_stats": state.batch_stats}
-    variables, report = transfer_params(source.variables, fresh, keep_fresh=keep_fresh)
+    variables, report = transfer_params(
+        source.variables, fresh, keep_fresh=(*keep_fresh, *source.absent)
+    )
     state = state.replace(
         params=variables["params"],
         batch_stats=variables.get("batch_stats", {}),

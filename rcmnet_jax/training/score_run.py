@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from rcmnet_jax.checkpoints.restore import Restored
+from rcmnet_jax.checkpoints.restored import Restored
 from rcmnet_jax.data.cache import load_pixels
 from rcmnet_jax.data.dataset import CellDataset, prepare_dataset
 from rcmnet_jax.data.splits import Split
