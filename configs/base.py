@@ -59,6 +59,9 @@ def base_config(model: str = "rcmnet") -> ml_collections.ConfigDict:
     config.data.split.val_fraction = 0.1  # Of what is left for training.
     config.data.split.group_by = "auto"  # auto | patient | slide | image.
     config.data.split.csv = ""  # A committed split to use instead.
+    config.data.split.folds = 0  # k: stratified k-fold instead of one split, all from one command.
+    config.data.split.leave_out = ""  # patient | slide | lab: each in turn is the test part.
+    config.data.split.fold = -1  # One fold alone, from 0; -1: all of them.
     config.data.synthetic = ml_collections.ConfigDict()
     config.data.synthetic.kind = "pbc"  # pbc (eight classes) | cart (two).
     config.data.synthetic.per_class = 60
@@ -84,6 +87,7 @@ def base_config(model: str = "rcmnet") -> ml_collections.ConfigDict:
     config.optim.weight_decay = 5e-4  # On kernels only.
     config.optim.clip_norm = 0.0  # Largest global gradient norm; 0: no clipping.
     config.optim.label_smoothing = 0.0
+    config.optim.lr_factors = ()  # Learning rates by group, e.g. "stage.*=0.1".
     config.optim.class_weights = "none"  # none | balanced.
     config.optim.accumulate = 1  # Micro-batches per step.
     config.optim.ema = 0.0  # Decay of the averaged weights, e.g. 0.999; 0: off.
@@ -92,23 +96,33 @@ def base_config(model: str = "rcmnet") -> ml_collections.ConfigDict:
     config.train.epochs = 30
     config.train.batch_size = 32  # Over all devices.
     config.train.steps_per_dispatch = 0  # Steps per call of the compiled loop; 0: by device.
+    config.train.repeats = 1  # Seeds: seed, seed + 1, ..., on the same splits.
     config.train.early_stop = 0  # Epochs without a better eval.metric; 0: never.
+    # auto | never: with a frozen backbone, compute its features once and train on them.
+    config.train.frozen_features = "auto"
     config.train.require_gpu = False
 
     config.eval = ml_collections.ConfigDict()
     config.eval.batch_size = 64
     config.eval.metric = "balanced_accuracy"  # A key of training.scoring.METRICS.
     config.eval.test_at_end = True
+    # val | test: what the best epoch is chosen on. The test part is only watched to show what that
+    # does to a result (the paper did); every file of such a run says so.
+    config.eval.watch = "val"
+    config.eval.views = "one"  # one | paper: score the test part in six views each, as the paper.
 
     config.checkpoint = ml_collections.ConfigDict()
     config.checkpoint.every_steps = 0  # Besides the end of every epoch; 0: only there.
     config.checkpoint.keep = 2
 
     config.init = ml_collections.ConfigDict()
-    config.init.checkpoint = ""  # Workdir of a trained run to take the weights from.
+    config.init.checkpoint = ""  # Trained run to take the weights from.
     config.init.keep_fresh = ("params/head/.*",)  # Patterns of leaves that are not taken.
     config.init.trainable = (".*",)  # Patterns of parameters that train, e.g. "head/.*".
-    config.init.batch_norm = "train"  # train | frozen (statistics and batch norm of the source).
+    config.init.unfreeze = ()  # Gradual unfreezing, e.g. "stage4/.*@5": trains after 5 epochs.
+    # train | frozen (statistics of the source) | reestimate (measured on the new train split
+    # before the first step, then frozen).
+    config.init.batch_norm = "train"
 
     config.log = ml_collections.ConfigDict()
     config.log.every_steps = 50
@@ -116,6 +130,12 @@ def base_config(model: str = "rcmnet") -> ml_collections.ConfigDict:
     config.log.tensorboard = True
     config.log.plots = True
     return config
+
+
+def as_published(config: ml_collections.ConfigDict) -> None:
+    """The paper's protocol to the letter: no validation, the test part watched while training."""
+    config.data.split.val_fraction = 0.0
+    config.eval.watch = "test"
 
 
 def shrink(config: ml_collections.ConfigDict) -> None:

@@ -16,10 +16,21 @@ ALLOWED = {
     "html": set(),
     "evaluation": {"html"},
     "data": set(),
-    "checkpoints": {"models", "data"},
-    "interop": {"models", "data", "checkpoints", "evaluation", "training"},
+    # The gate, which is numpy alone, travels in the bundle.
+    "checkpoints": {"models", "data", "evaluation"},
+    "interop": {"models", "data", "checkpoints", "evaluation"},
     "transfer": {"models", "data", "checkpoints", "training"},
-    "training": {"models", "data", "evaluation", "checkpoints", "transfer"},
+    "training": {"models", "data", "evaluation", "checkpoints", "transfer", "interop"},
+    "prediction": {"models", "data", "evaluation", "checkpoints", "training"},
+    "export": {
+        "models",
+        "data",
+        "evaluation",
+        "checkpoints",
+        "interop",
+        "training",
+        "prediction",
+    },
     "explain": {"models", "data", "evaluation", "checkpoints", "training", "html"},
     "cli": {
         "models",
@@ -30,6 +41,8 @@ ALLOWED = {
         "transfer",
         "training",
         "explain",
+        "prediction",
+        "export",
         "html",
     },
 }

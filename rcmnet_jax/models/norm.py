@@ -12,6 +12,8 @@ from flax import linen as nn
 
 NORMS = ("batch", "group")
 MAX_GROUPS = 32
+# Of the running statistics; Flax counts the old part, PyTorch the new one (0.1).
+MOMENTUM = 0.9
 
 
 class Norm(nn.Module):
@@ -43,14 +45,14 @@ class Norm(nn.Module):
         if self.kind == "batch":
             layer: nn.Module = nn.BatchNorm(
                 use_running_average=not train,
-                momentum=0.9,
+                momentum=MOMENTUM,
                 scale_init=self.scale_init,
                 name="bn",
                 **common,
             )
         elif self.kind == "group":
             layer = nn.GroupNorm(
-                num_groups=_num_groups(x_BxHxWxC.shape[-1]),
+                num_groups=num_groups(x_BxHxWxC.shape[-1]),
                 scale_init=self.scale_init,
                 name="gn",
                 **common,
@@ -60,6 +62,6 @@ class Norm(nn.Module):
         return layer(x_BxHxWxC)
 
 
-def _num_groups(channels: int) -> int:
+def num_groups(channels: int) -> int:
     """The largest number of groups up to `MAX_GROUPS` that divides the channels."""
     return next(n for n in range(min(MAX_GROUPS, channels), 0, -1) if channels % n == 0)

@@ -5,17 +5,23 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
-from rcmnet_jax.checkpoints.restore import Restored
+from rcmnet_jax.checkpoints.restored import Restored
 from rcmnet_jax.checkpoints.store import CheckpointStore
+from rcmnet_jax.data.augment import standardize
 from rcmnet_jax.errors import CheckpointError
 from rcmnet_jax.training.experiment import Experiment
 from rcmnet_jax.training.mesh import put_replicated
 from rcmnet_jax.training.progress import Progress
 from rcmnet_jax.training.state import TrainState, create_train_state
+from rcmnet_jax.transfer.batch_norm import reestimate_batch_stats
 from rcmnet_jax.transfer.surgery import TransferReport, transfer_params
 
 logger = logging.getLogger(__name__)
+
+REESTIMATION_BATCH = 64
 
 
 def restore_or_init(
@@ -55,10 +61,27 @@ def restore_or_init(
             meta["transfer"] = saved.meta["transfer"]
         return saved.state, Progress.from_dict(saved.progress)
     if experiment.source is not None:
+        _tell_other_size(experiment)
         state, report = _take_weights(state, experiment.source, tuple(config.init.keep_fresh))
         meta["transfer"] = {"from": config.init.checkpoint, **report.to_dict()}
         logger.info("weights of %s:\n%s", config.init.checkpoint, report.table())
+    if config.init.batch_norm == "reestimate":
+        state = _with_reestimated_statistics(state, experiment)
     return put_replicated(state, experiment.mesh), Progress()
+
+
+def _tell_other_size(experiment: Experiment) -> None:
+    """Convolutions fit any size, and yet cells look different at another one."""
+    before, now = experiment.source and experiment.source.preprocess, experiment.preprocess
+    if before and (before.height, before.width) != (now.height, now.width):
+        logger.warning(
+            "the weights were trained at %dx%d pixels, this run is at %dx%d: cells appear larger or"
+            " smaller than the network knows them, and position tables are resized",
+            before.height,
+            before.width,
+            now.height,
+            now.width,
+        )
 
 
 def _take_weights(
@@ -66,13 +89,35 @@ def _take_weights(
 ) -> tuple[TrainState, TransferReport]:
     """A fresh state with the weights of another run."""
     fresh = {"params": state.params, "batch_stats": state.batch_stats}
-    variables, report = transfer_params(source.variables, fresh, keep_fresh=keep_fresh)
+    variables, report = transfer_params(
+        source.variables, fresh, keep_fresh=(*keep_fresh, *source.absent)
+    )
     state = state.replace(
         params=variables["params"],
         batch_stats=variables.get("batch_stats", {}),
-        ema_params=None if state.ema_params is None else variables["params"],
+        # Copies: a buffer that is given away twice, as the loop donates the state, is a crash.
+        ema_params=None
+        if state.ema_params is None
+        else jax.tree.map(jnp.copy, variables["params"]),
     )
     return state, report
+
+
+def _with_reestimated_statistics(state: TrainState, experiment: Experiment) -> TrainState:
+    """Batch-norm statistics of the new train split, its images as they are."""
+    rows, recipe = experiment.split.indices("train"), experiment.recipe
+    # Of nearly one size, all used: two compilations at most.
+    groups = np.array_split(rows, -(-len(rows) // REESTIMATION_BATCH))
+    batches = (
+        standardize(
+            jnp.asarray(experiment.pixels[group], jnp.float32) / 255, recipe.mean, recipe.std
+        )
+        for group in groups
+    )
+    before = {"params": state.params, "batch_stats": state.batch_stats}
+    after = reestimate_batch_stats(experiment.model, before, batches)
+    logger.info("batch-norm statistics re-estimated on %d training images", len(rows))
+    return state.replace(batch_stats=after["batch_stats"])
 
 
 def _require_same_data(saved: dict[str, Any], now: dict[str, Any], workdir: Path) -> None:

@@ -3,18 +3,18 @@
 from pathlib import Path
 from typing import Any
 
-import ml_collections
 import numpy as np
 
-from rcmnet_jax.checkpoints.restore import Restored
+from rcmnet_jax.checkpoints.restored import Restored
 from rcmnet_jax.data.cache import load_pixels
 from rcmnet_jax.data.dataset import CellDataset, prepare_dataset
 from rcmnet_jax.data.splits import Split
 from rcmnet_jax.errors import DataError
 from rcmnet_jax.evaluation.metrics import Evaluation
 from rcmnet_jax.evaluation.report import write_evaluation
-from rcmnet_jax.training.experiment import open_dataset, split_dataset
+from rcmnet_jax.training.inputs import open_dataset, split_dataset
 from rcmnet_jax.training.predict import Predictor, softmax
+from rcmnet_jax.training.workdir import log_test_access, with_added_keys, write_errors_told
 
 
 def score_part(
@@ -44,6 +44,9 @@ def score_part(
     if not len(rows):
         raise DataError(f"the split of this run has no {part} part: choose another --part")
     groups = split.group[rows]
+    if part == "test":
+        with write_errors_told(out):
+            log_test_access(out, restored.step, "scored by rcmnet evaluate")
     return _score(
         restored,
         dataset,
@@ -71,7 +74,7 @@ def split_of_run(
     Raises:
       DataError: the images or the split are not those of the run.
     """
-    data = ml_collections.ConfigDict(restored.meta["config"]["data"])
+    data = with_added_keys(restored.meta["config"]).data
     data.source = source or data.source
     data.data_dir = data_dir or data.data_dir
     dataset = open_dataset(data, progress=True)
