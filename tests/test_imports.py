@@ -44,6 +44,18 @@ ALLOWED = {
         "prediction",
         "export",
         "html",
+        "paper",
+    },
+    # The whole way, from images to the paper's tables.
+    "paper": {
+        "models",
+        "data",
+        "evaluation",
+        "checkpoints",
+        "training",
+        "transfer",
+        "explain",
+        "html",
     },
 }
 # Written down so that a new import of a framework is a decision.
