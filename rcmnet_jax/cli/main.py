@@ -17,6 +17,7 @@ COMMANDS = {
     "data": ("data", "audit, build, split or draw a data set"),
     "evaluate": ("evaluate", "score a trained network, or compare two"),
     "predict": ("predict", "classes, statuses and counts of a folder of images"),
+    "doctor": ("doctor", "what this machine has and lacks"),
     "export": ("export", "write a trained network as one file, or for PyTorch, ONNX, StableHLO"),
 }
 
