@@ -3,8 +3,9 @@
     python benchmarks/predict.py --model model.rcmnet --images ../shared/data/pbc --limit 2000
 
 Where network and decoding share the cores, as on a CPU, a second of prediction cannot hold more
-than ``1 / (1 / decoding + 1 / network)`` images; that bound is printed too. All are measured in turns, after one warm-up, and the best of the rounds is given: other work
-on the machine only ever makes them slower. Files are in the page cache after the first round.
+than ``1 / (1 / decoding + 1 / network)`` images; that bound is printed too. All are measured in
+turns, after one warm-up, and the best of the rounds is given: other work on the machine only ever
+makes them slower. Files are in the page cache after the first round.
 """
 
 import argparse
