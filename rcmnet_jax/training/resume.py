@@ -61,12 +61,27 @@ def restore_or_init(
             meta["transfer"] = saved.meta["transfer"]
         return saved.state, Progress.from_dict(saved.progress)
     if experiment.source is not None:
+        _tell_other_size(experiment)
         state, report = _take_weights(state, experiment.source, tuple(config.init.keep_fresh))
         meta["transfer"] = {"from": config.init.checkpoint, **report.to_dict()}
         logger.info("weights of %s:\n%s", config.init.checkpoint, report.table())
     if config.init.batch_norm == "reestimate":
         state = _with_reestimated_statistics(state, experiment)
     return put_replicated(state, experiment.mesh), Progress()
+
+
+def _tell_other_size(experiment: Experiment) -> None:
+    """Convolutions fit any size, and yet cells look different at another one."""
+    before, now = experiment.source and experiment.source.preprocess, experiment.preprocess
+    if before and (before.height, before.width) != (now.height, now.width):
+        logger.warning(
+            "the weights were trained at %dx%d pixels, this run is at %dx%d: cells appear larger or"
+            " smaller than the network knows them, and position tables are resized",
+            before.height,
+            before.width,
+            now.height,
+            now.width,
+        )
 
 
 def _take_weights(

@@ -8,12 +8,13 @@ import numpy as np
 from rcmnet_jax.checkpoints.restored import Restored
 from rcmnet_jax.data.cache import load_pixels
 from rcmnet_jax.data.dataset import CellDataset, prepare_dataset
+from rcmnet_jax.data.splits import Split
 from rcmnet_jax.errors import DataError
 from rcmnet_jax.evaluation.metrics import Evaluation
 from rcmnet_jax.evaluation.report import write_evaluation
 from rcmnet_jax.training.inputs import open_dataset, split_dataset
 from rcmnet_jax.training.predict import Predictor, softmax
-from rcmnet_jax.training.workdir import with_added_keys
+from rcmnet_jax.training.workdir import log_test_access, with_added_keys, write_errors_told
 
 
 def score_part(
@@ -38,17 +39,14 @@ def score_part(
     Raises:
       DataError: the images or the split are not those of the run, or the part is empty.
     """
-    data = with_added_keys(restored.meta["config"]).data
-    data.source = source or data.source
-    data.data_dir = data_dir or data.data_dir
-    dataset = open_dataset(data, progress=True)
-    split = split_dataset(dataset, data.split)
-    _require_hash("images", dataset.data_sha256, restored.meta["data"]["sha256"])
-    _require_hash("split", split.sha256, restored.meta["split"]["sha256"])
+    dataset, split = split_of_run(restored, source=source, data_dir=data_dir)
     rows = split.indices(part)
     if not len(rows):
         raise DataError(f"the split of this run has no {part} part: choose another --part")
     groups = split.group[rows]
+    if part == "test":
+        with write_errors_told(out):
+            log_test_access(out, restored.step, "scored by rcmnet evaluate")
     return _score(
         restored,
         dataset,
@@ -57,10 +55,33 @@ def score_part(
         groups=groups if np.all(groups != "") else None,
         out=out,
         part=part,
-        data_dir=data.data_dir or None,
+        data_dir=data_dir or restored.meta["config"]["data"]["data_dir"] or None,
         batch_size=batch_size,
         meta=restored.meta,
     )
+
+
+def split_of_run(
+    restored: Restored, *, source: str | None = None, data_dir: str | None = None
+) -> tuple[CellDataset, Split]:
+    """The images of a run and their split, proved to be those it was trained with.
+
+    Args:
+      restored: from `load_run`.
+      source: where the images are now, if not where they were.
+      data_dir: where built data sets are kept.
+
+    Raises:
+      DataError: the images or the split are not those of the run.
+    """
+    data = with_added_keys(restored.meta["config"]).data
+    data.source = source or data.source
+    data.data_dir = data_dir or data.data_dir
+    dataset = open_dataset(data, progress=True)
+    split = split_dataset(dataset, data.split)
+    _require_hash("images", dataset.data_sha256, restored.meta["data"]["sha256"])
+    _require_hash("split", split.sha256, restored.meta["split"]["sha256"])
+    return dataset, split
 
 
 def score_other_images(

@@ -12,7 +12,7 @@ from rcmnet_jax.errors import CheckpointError, ConfigError
 from rcmnet_jax.training.loop import train
 from rcmnet_jax.training.optimizer import make_optimizer
 from rcmnet_jax.training.steps import train_step
-from tests.training.runs import config_of, saved_arrays
+from tests.training.runs import config_of, open_store, saved_arrays
 from tests.training.tiny import assert_close, recipe_of, tiny_batch, tiny_state
 
 HEAD = ("head/bias", "head/kernel")
@@ -177,6 +177,19 @@ def test_learning_rates_by_group():
 def test_wrong_rules_are_told(cells, tmp_path, changes, message):
     with pytest.raises(ConfigError, match=re.escape(message)):
         train(config_of(cells, **changes), tmp_path / "run")
+
+
+def test_another_size_is_said_and_tables_are_resized(cells, tmp_path, caplog):
+    changes = {"data.height": 64, "data.width": 64, "train.batch_size": 16}
+    train(config_of(cells, "model=resnet18_m,epochs=1", **changes), tmp_path / "source")
+    smaller = {"init.checkpoint": str(tmp_path / "source"), "init.trainable": ("head/.*",)}
+    train(config_of(cells, "model=resnet18_m,epochs=1", **smaller), tmp_path / "target")
+    assert "trained at 64x64 pixels, this run is at 32x32" in caplog.text
+    meta = open_store(tmp_path / "target" / "checkpoints" / "best").newest_meta()
+    assert {path.split("/")[-1] for path in meta["transfer"]["resized"]} == {
+        "rel_height",
+        "rel_width",
+    }
 
 
 def _leaves(tree):
