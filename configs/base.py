@@ -84,6 +84,7 @@ def base_config(model: str = "rcmnet") -> ml_collections.ConfigDict:
     config.optim.weight_decay = 5e-4  # On kernels only.
     config.optim.clip_norm = 0.0  # Largest global gradient norm; 0: no clipping.
     config.optim.label_smoothing = 0.0
+    config.optim.lr_factors = ()  # Learning rates by group, e.g. "stage.*=0.1".
     config.optim.class_weights = "none"  # none | balanced.
     config.optim.accumulate = 1  # Micro-batches per step.
     config.optim.ema = 0.0  # Decay of the averaged weights, e.g. 0.999; 0: off.
@@ -93,6 +94,8 @@ def base_config(model: str = "rcmnet") -> ml_collections.ConfigDict:
     config.train.batch_size = 32  # Over all devices.
     config.train.steps_per_dispatch = 0  # Steps per call of the compiled loop; 0: by device.
     config.train.early_stop = 0  # Epochs without a better eval.metric; 0: never.
+    # auto | never: with a frozen backbone, compute its features once and train on them.
+    config.train.frozen_features = "auto"
     config.train.require_gpu = False
 
     config.eval = ml_collections.ConfigDict()
@@ -105,10 +108,13 @@ def base_config(model: str = "rcmnet") -> ml_collections.ConfigDict:
     config.checkpoint.keep = 2
 
     config.init = ml_collections.ConfigDict()
-    config.init.checkpoint = ""  # Workdir of a trained run to take the weights from.
+    config.init.checkpoint = ""  # Trained run to take the weights from.
     config.init.keep_fresh = ("params/head/.*",)  # Patterns of leaves that are not taken.
     config.init.trainable = (".*",)  # Patterns of parameters that train, e.g. "head/.*".
-    config.init.batch_norm = "train"  # train | frozen (statistics and batch norm of the source).
+    config.init.unfreeze = ()  # Gradual unfreezing, e.g. "stage4/.*@5": trains after 5 epochs.
+    # train | frozen (statistics of the source) | reestimate (measured on the new train split
+    # before the first step, then frozen).
+    config.init.batch_norm = "train"
 
     config.log = ml_collections.ConfigDict()
     config.log.every_steps = 50

@@ -58,6 +58,16 @@ class Augmentation:
         """How many times an epoch shows each image."""
         return PAPER_VIEWS if self.views == "paper" else 1
 
+    @property
+    def distinct_views(self) -> int:
+        """How many views of an image there are, its first rows of `DIHEDRAL`."""
+        return len(DIHEDRAL) if self.views == "dihedral" else self.expansion
+
+    @property
+    def jitters(self) -> bool:
+        """Whether a view differs from one time to the next."""
+        return bool(self.light or self.stain)
+
     def require_shape(self, height: int, width: int) -> None:
         """Raises `ConfigError` where quarter turns would cut off more than a thin border."""
         if self.views != "none" and max(height, width) > MAX_ASPECT * min(height, width):
@@ -88,6 +98,14 @@ def apply_views(images_BxHxWx3: jax.Array, view_B: jax.Array) -> jax.Array:
     return jnp.where(flip_cols, x[:, :, ::-1], x)
 
 
+def draw_views(view_B: jax.Array, key: jax.Array, augmentation: Augmentation) -> jax.Array:
+    """The views, int32 (B,), that `augment` shows with this key: prescribed, or drawn."""
+    if augmentation.views != "dihedral":
+        return view_B
+    view_key, _, _ = jax.random.split(key, 3)
+    return jax.random.randint(view_key, view_B.shape, 0, len(DIHEDRAL))
+
+
 def augment(
     images_BxHxWx3: jax.Array, view_B: jax.Array, key: jax.Array, augmentation: Augmentation
 ) -> jax.Array:
@@ -102,10 +120,9 @@ def augment(
     Returns:
       float32 in [0, 1], same shape.
     """
-    view_key, light_key, stain_key = jax.random.split(key, 3)
+    _, light_key, stain_key = jax.random.split(key, 3)
     batch = images_BxHxWx3.shape[0]
-    if augmentation.views == "dihedral":
-        view_B = jax.random.randint(view_key, (batch,), 0, len(DIHEDRAL))
+    view_B = draw_views(view_B, key, augmentation)
     if augmentation.views != "none":
         images_BxHxWx3 = apply_views(images_BxHxWx3, view_B)
     x = images_BxHxWx3.astype(jnp.float32) / 255

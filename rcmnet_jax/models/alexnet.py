@@ -60,9 +60,13 @@ class AlexNet(nn.Module):
         x = nn.relu(self.conv4(x))
         return max_pool(nn.relu(self.conv5(x)), size=3, stride=2)
 
+    def pool(self, f_BxhxwxC: jax.Array) -> jax.Array:
+        """All that ``classify`` uses of a feature map: 6x6 adaptive averages (B, 6, 6, C)."""
+        return adaptive_average_pool(f_BxhxwxC, size=6)
+
     def classify(self, f_BxhxwxC: jax.Array, *, train: bool) -> jax.Array:
-        """Logits (B, K), float32, of a feature map: 6x6 adaptive pooling and three layers."""
-        x = adaptive_average_pool(f_BxhxwxC, size=6).reshape(f_BxhxwxC.shape[0], -1)
+        """Logits (B, K), float32, of a feature map, pooled or not: three dense layers."""
+        x = self.pool(f_BxhxwxC).reshape(f_BxhxwxC.shape[0], -1)
         x = nn.relu(self.fc1(self.dropout1(x, deterministic=not train)))
         x = nn.relu(self.fc2(self.dropout2(x, deterministic=not train)))
         return self.head(x.astype(jnp.float32))

@@ -12,6 +12,8 @@ from flax import linen as nn
 
 NORMS = ("batch", "group")
 MAX_GROUPS = 32
+# Of the running statistics; Flax counts the old part, PyTorch the new one (0.1).
+MOMENTUM = 0.9
 
 
 class Norm(nn.Module):
@@ -43,7 +45,7 @@ class Norm(nn.Module):
         if self.kind == "batch":
             layer: nn.Module = nn.BatchNorm(
                 use_running_average=not train,
-                momentum=0.9,
+                momentum=MOMENTUM,
                 scale_init=self.scale_init,
                 name="bn",
                 **common,

@@ -94,10 +94,14 @@ class RCMNet(nn.Module):
             x = stage(x, train=train)
         return self.bot(x, train=train) if self.use_mhsa else x
 
-    def classify(self, f_BxhxwxC: jax.Array, *, train: bool) -> jax.Array:
-        """Logits (B, K), float32, of a feature map: global average and one dense layer."""
+    def pool(self, f_BxhxwxC: jax.Array) -> jax.Array:
+        """All that ``classify`` uses of a feature map: its global average (B, 1, 1, C), float32."""
         # The average and the classifier in float32: they cost nothing and fix the logits.
-        pooled_BxC = f_BxhxwxC.astype(jnp.float32).mean((1, 2))
+        return f_BxhxwxC.astype(jnp.float32).mean((1, 2), keepdims=True)
+
+    def classify(self, f_BxhxwxC: jax.Array, *, train: bool) -> jax.Array:
+        """Logits (B, K), float32, of a feature map, pooled or not: average and dense layer."""
+        pooled_BxC = self.pool(f_BxhxwxC)[:, 0, 0]
         return self.head(self.dropout_layer(pooled_BxC, deterministic=not train))
 
     def __call__(self, x_BxHxWx3: jax.Array, *, train: bool) -> jax.Array:

@@ -71,9 +71,13 @@ class VGG19(nn.Module):
             x = max_pool(x, size=2, stride=2)
         return x
 
+    def pool(self, f_BxhxwxC: jax.Array) -> jax.Array:
+        """All that ``classify`` uses of a feature map: 7x7 adaptive averages (B, 7, 7, C)."""
+        return adaptive_average_pool(f_BxhxwxC, size=7)
+
     def classify(self, f_BxhxwxC: jax.Array, *, train: bool) -> jax.Array:
-        """Logits (B, K), float32, of a feature map: 7x7 adaptive pooling and three layers."""
-        x = adaptive_average_pool(f_BxhxwxC, size=7).reshape(f_BxhxwxC.shape[0], -1)
+        """Logits (B, K), float32, of a feature map, pooled or not: three dense layers."""
+        x = self.pool(f_BxhxwxC).reshape(f_BxhxwxC.shape[0], -1)
         x = self.dropout1(nn.relu(self.fc1(x)), deterministic=not train)
         x = self.dropout2(nn.relu(self.fc2(x)), deterministic=not train)
         return self.head(x.astype(jnp.float32))

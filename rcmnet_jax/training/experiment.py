@@ -1,6 +1,7 @@
 """From a config to everything a run consists of: data, split, network, optimizer, recipe."""
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ from jax.sharding import Mesh
 
 from rcmnet_jax.checkpoints.restore import Restored, load_run
 from rcmnet_jax.data.augment import Augmentation
-from rcmnet_jax.data.batches import CACHES
 from rcmnet_jax.data.cache import load_pixels
 from rcmnet_jax.data.dataset import SYNTHETIC, CellDataset, SyntheticOptions, prepare_dataset
 from rcmnet_jax.data.on_demand import OnDemandPixels
@@ -23,10 +23,16 @@ from rcmnet_jax.data.splits import Split, make_split, read_split_csv
 from rcmnet_jax.data.statistics import channel_statistics
 from rcmnet_jax.errors import ConfigError, DataError
 from rcmnet_jax.models import create_model
+from rcmnet_jax.training.config_checks import check_values
 from rcmnet_jax.training.mesh import make_mesh, require_divisible
 from rcmnet_jax.training.optimizer import make_optimizer, make_schedule
 from rcmnet_jax.training.steps import Recipe
-from rcmnet_jax.transfer.freezing import trainable_paths
+from rcmnet_jax.transfer.freezing import (
+    learning_rate_factors,
+    trainable_paths,
+    unfreezing_epochs,
+)
+from rcmnet_jax.types import PyTree
 
 # One grey level: a channel without variation must not be divided by zero.
 SMALLEST_STD = np.float32(1 / 255)
@@ -48,6 +54,7 @@ class Experiment:
       tx: the optimizer.
       schedule: learning rate by step.
       mesh: the devices.
+      unfreezing: path -> number of epochs after which the parameter trains.
       source: the trained run that the weights come from, if any.
     """
 
@@ -62,12 +69,18 @@ class Experiment:
     tx: optax.GradientTransformation
     schedule: optax.Schedule
     mesh: Mesh
+    unfreezing: dict[str, int]
     source: Restored | None = None
 
     @property
     def total_steps(self) -> int:
         """Optimizer steps of the whole run."""
         return self.config.train.epochs * self.order.steps_per_epoch
+
+    def recipe_of_epoch(self, epoch: int) -> Recipe:
+        """The recipe of an epoch, counted from 0, by what gradual unfreezing lets train in it."""
+        waiting = tuple(sorted(path for path, start in self.unfreezing.items() if epoch < start))
+        return dataclasses.replace(self.recipe, waiting=waiting)
 
     @property
     def input_shape(self) -> tuple[int, int, int, int]:
@@ -104,7 +117,7 @@ def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
       ConfigError: values that do not exist or contradict each other.
       DataError: images, manifest or split that cannot be used.
     """
-    _check_values(config)
+    check_values(config)
     progress = config.log.progress
     dataset = open_dataset(config.data, progress=progress)
     split = split_dataset(dataset, config.data.split)
@@ -128,10 +141,17 @@ def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
         total_steps=config.train.epochs * order.steps_per_epoch,
         steps_per_epoch=order.steps_per_epoch,
     )
-    tx = make_optimizer(config.optim, schedule)
     class_weights = _class_weights(config.optim, labels, dataset.class_names)
     source = load_run(config.init.checkpoint) if config.init.checkpoint else None
-    trainable = _trainable(model, preprocess, config.init)
+    params = _abstract_params(model, preprocess)
+    unfreezing = unfreezing_epochs(params, config.init.unfreeze)
+    trainable = _trainable(params, config.init.trainable, unfreezing)
+    tx = make_optimizer(
+        config.optim,
+        schedule,
+        starts={path: epoch * order.steps_per_epoch for path, epoch in unfreezing.items()},
+        factors=learning_rate_factors(params, config.optim.lr_factors),
+    )
     # Last, since it may take minutes: a wrong value is told before.
     pixels = open_pixels(dataset, preprocess, config.data, progress=progress)
     if source is None:
@@ -154,13 +174,15 @@ def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
             accumulate=config.optim.accumulate,
             ema=config.optim.ema,
             trainable=trainable,
-            frozen_norm=config.init.batch_norm == "frozen",
+            # Re-estimated statistics are measured before the first step and then stay, too.
+            frozen_norm=config.init.batch_norm != "train",
         ),
         order=order,
         model=model,
         tx=tx,
         schedule=schedule,
         mesh=mesh,
+        unfreezing=unfreezing,
         source=source,
     )
 
@@ -216,13 +238,27 @@ def split_dataset(dataset: CellDataset, split: ml_collections.ConfigDict) -> Spl
     )
 
 
-def _trainable(model: nn.Module, preprocess: Preprocess, init) -> tuple[str, ...] | None:
-    """Paths of what ``init.trainable`` lets train; None where that is everything."""
+def _abstract_params(model: nn.Module, preprocess: Preprocess) -> PyTree:
+    """Shapes of the parameters."""
     image = jax.ShapeDtypeStruct((1, preprocess.height, preprocess.width, 3), np.float32)
-    params = jax.eval_shape(
-        lambda key, x: model.init(key, x, train=False), jax.random.key(0), image
-    )["params"]
-    paths = trainable_paths(params, init.trainable)
+    return jax.eval_shape(lambda key, x: model.init(key, x, train=False), jax.random.key(0), image)[
+        "params"
+    ]
+
+
+def _trainable(
+    params: PyTree, patterns: Sequence[str], unfreezing: Mapping[str, int]
+) -> tuple[str, ...] | None:
+    """Paths of what trains from the start or later; None where that is everything, at once."""
+    paths = trainable_paths(params, patterns)
+    early = sorted(set(paths) & unfreezing.keys())
+    if early and len(paths) < len(jax.tree.leaves(params)):
+        raise ConfigError(
+            f"init.unfreeze lets {early[0]} train later, init.trainable from the start:"
+            " name it in one of them"
+        )
+    if unfreezing:
+        return tuple(sorted({*paths, *unfreezing}))
     return None if len(paths) == len(jax.tree.leaves(params)) else paths
 
 
@@ -234,40 +270,6 @@ def _class_weights(optim, labels: np.ndarray, class_names) -> tuple[float, ...] 
         raise ConfigError(f"optim.class_weights {optim.class_weights!r} is not none or balanced")
     counts = np.bincount(labels, minlength=len(class_names))
     return tuple(float(len(labels) / (len(counts) * count)) for count in counts)
-
-
-def _check_values(config: ml_collections.ConfigDict) -> None:
-    """Refuses values that would only fail deep inside, or not at all."""
-    rules = [
-        (config.data.cache in CACHES, f"data.cache is not one of {', '.join(CACHES)}"),
-        (config.train.epochs >= 1, "train.epochs must be at least 1"),
-        (config.train.early_stop >= 0, "train.early_stop must not be negative"),
-        (config.train.steps_per_dispatch >= 0, "train.steps_per_dispatch must not be negative"),
-        (config.eval.batch_size >= 1, "eval.batch_size must be at least 1"),
-        (0 <= config.optim.label_smoothing < 1, "optim.label_smoothing must be in [0, 1)"),
-        (0 <= config.optim.ema < 1, "optim.ema must be in [0, 1)"),
-        (0 <= config.seed < 2**31, "seed must be in [0, 2^31)"),
-        (0 <= config.model.dropout < 1, "model.dropout must be in [0, 1)"),
-        (
-            config.init.batch_norm in ("train", "frozen"),
-            "init.batch_norm must be train or frozen",
-        ),
-        (config.checkpoint.keep >= 1, "checkpoint.keep must be at least 1"),
-        (config.checkpoint.every_steps >= 0, "checkpoint.every_steps must not be negative"),
-        (config.log.every_steps >= 1, "log.every_steps must be at least 1"),
-        (
-            config.optim.accumulate >= 1 and config.train.batch_size % config.optim.accumulate == 0,
-            "optim.accumulate must divide train.batch_size",
-        ),
-    ]
-    for holds, message in rules:
-        if not holds:
-            raise ConfigError(f"{message}: see configs/base.py for what each key takes")
-    if config.train.require_gpu and jax.default_backend() != "gpu":
-        raise ConfigError(
-            f"train.require_gpu is set, but jax runs on {jax.default_backend()}:"
-            " install rcmnet-jax[cuda12] or [cuda13] and check the driver with nvidia-smi"
-        )
 
 
 def _floats(values: np.ndarray) -> tuple[float, float, float]:

@@ -13,31 +13,37 @@ from rcmnet_jax.training.mesh import put_batch, put_replicated
 # On an accelerator a call of the compiled step costs the host more than the device; on CPU the
 # loop around several steps gains nothing and compiles longer.
 STEPS_PER_DISPATCH = {"cpu": 1, "gpu": 16, "tpu": 16}
+STEPS_PER_DISPATCH_OF_FEATURES = 128
 
 
 class Feed:
     """Arguments for the compiled step, by ``data.cache``.
 
     With ``device`` the train split is placed once, and a dispatch is several steps of row
-    numbers; otherwise a dispatch is one step's batch of pixels.
+    numbers; otherwise a dispatch is one step's batch of pixels. Features of a frozen backbone
+    take the place of the pixels, always on the device.
 
     Args:
       experiment: gives the order, the pixels and the devices.
+      features: of the train split, (N, V, h, w, C), where the backbone is frozen.
     """
 
-    def __init__(self, experiment: Experiment):
+    def __init__(self, experiment: Experiment, features: np.ndarray | None = None):
         config, self._mesh, self._order = experiment.config, experiment.mesh, experiment.order
         self._save_every = config.checkpoint.every_steps
-        self.on_device = config.data.cache == "device"
+        self.on_device = config.data.cache == "device" or features is not None
         rows = experiment.split.indices("train")
         share = {"process": jax.process_index(), "processes": jax.process_count()}
         if self.on_device:
-            split = {
-                "image": experiment.pixels[rows],
-                "label": self._order.labels.astype(np.int32),
-            }
+            labels = self._order.labels.astype(np.int32)
+            if features is None:
+                split = {"image": experiment.pixels[rows], "label": labels}
+                default = STEPS_PER_DISPATCH.get(jax.default_backend(), 1)
+            else:
+                # A step of the classifier alone is shorter than its call.
+                split = {"features": features, "label": labels}
+                default = STEPS_PER_DISPATCH_OF_FEATURES
             self._split = put_replicated(split, self._mesh)
-            default = STEPS_PER_DISPATCH.get(jax.default_backend(), 1)
             self._chunk = config.train.steps_per_dispatch or default
         elif isinstance(experiment.pixels, OnDemandPixels):
             self._batches: BatchSource = StreamBatches(

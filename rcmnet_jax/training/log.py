@@ -12,6 +12,8 @@ import tqdm
 from rcmnet_jax.evaluation.curves import plot_curves
 
 METRICS_FILE = "metrics.jsonl"
+# Drawing takes as long as an epoch of the smallest runs.
+SECONDS_BETWEEN_PLOTS = 10.0
 
 
 class RunLog:
@@ -41,6 +43,7 @@ class RunLog:
     ):
         self._workdir, self._synthetic = workdir, synthetic
         self._plots = log.plots
+        self._plotted_at = -SECONDS_BETWEEN_PLOTS
         self._batch_size = batch_size
         self._path = workdir / METRICS_FILE
         self.rows = [row for row in _read_rows(self._path) if row["step"] <= start_step]
@@ -93,8 +96,14 @@ class RunLog:
         if kind == "epoch" and self._lines:
             told = ", ".join(f"{name} {value}" for name, value in shown.items())
             print(f"step {step}/{self._total_steps}: {told}", file=sys.stderr, flush=True)
-        if kind == "epoch" and self._plots:
+        if kind == "epoch" and time.monotonic() - self._plotted_at >= SECONDS_BETWEEN_PLOTS:
+            self.plot()
+
+    def plot(self) -> None:
+        """Draws ``curves.png``; done now and then while training, and at its end."""
+        if self._plots and self.epoch_rows:
             plot_curves(self.epoch_rows, self._workdir / "curves.png", synthetic=self._synthetic)
+            self._plotted_at = time.monotonic()
 
     @property
     def epoch_rows(self) -> list[dict[str, Any]]:

@@ -11,26 +11,26 @@ import logging
 import math
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
 from rcmnet_jax.checkpoints.provenance import collect_provenance
-from rcmnet_jax.checkpoints.store import CheckpointStore
 from rcmnet_jax.data.splits import write_split_csv
 from rcmnet_jax.errors import TrainingError
 from rcmnet_jax.training.experiment import Experiment, build_experiment
 from rcmnet_jax.training.feed import Feed
+from rcmnet_jax.training.frozen import frozen_features
 from rcmnet_jax.training.log import RunLog
 from rcmnet_jax.training.mesh import put_replicated, replicated
 from rcmnet_jax.training.resume import restore_or_init
+from rcmnet_jax.training.saving import Saver
 from rcmnet_jax.training.scoring import Scorer, is_better
-from rcmnet_jax.training.steps import train_step, train_steps_on_device
+from rcmnet_jax.training.steps import Recipe, train_step, train_steps_on_device
 from rcmnet_jax.training.workdir import (
     locked_workdir,
     require_same_config,
@@ -39,6 +39,9 @@ from rcmnet_jax.training.workdir import (
 )
 
 logger = logging.getLogger(__name__)
+
+# On the features of a frozen backbone an epoch takes less time than its checkpoint.
+SECONDS_BETWEEN_SAVES = 20.0
 
 
 class Interrupted(Exception):
@@ -87,30 +90,18 @@ class Run:
     def __init__(self, experiment: Experiment, workdir: Path, resources: contextlib.ExitStack):
         self.experiment, self.workdir, self.config = experiment, workdir, experiment.config
         self.meta = {**experiment.describe(), "provenance": collect_provenance()}
-        checkpoints = workdir / "checkpoints"
-        self.last = resources.enter_context(
-            contextlib.closing(
-                CheckpointStore(checkpoints / "last", keep=self.config.checkpoint.keep)
-            )
+        self.saver = Saver(
+            workdir / "checkpoints", keep=self.config.checkpoint.keep, resources=resources
         )
-        # Two, because after a kill the newer one may be ahead of the newest training state.
-        self.best = resources.enter_context(
-            contextlib.closing(CheckpointStore(checkpoints / "best", keep=2))
-        )
-        self.state, self.progress = restore_or_init(experiment, self.last, self.meta, workdir)
-        self.best.drop_after(self.progress.step)
-        self.scorer = Scorer(experiment, workdir)
-        self.feed = Feed(experiment)
+        self.state, self.progress = restore_or_init(experiment, self.saver.last, self.meta, workdir)
+        self.saver.best.drop_after(self.progress.step)
+        finished = self.progress.epoch >= self.config.train.epochs
+        features = None if finished else frozen_features(experiment, self.state.eval_variables)
+        self._save_seconds = 0.0 if features is None else SECONDS_BETWEEN_SAVES
+        self.scorer = Scorer(experiment, workdir, features.val if features else None)
+        self.feed = Feed(experiment, features.train if features else None)
+        self._steps: dict[Recipe, Callable] = {}
         self.key = put_replicated(jax.random.key(self.config.seed), experiment.mesh)
-        recipe = experiment.recipe
-        step = train_steps_on_device if self.feed.on_device else train_step
-        # The one donated, compiled step of the run.
-        self.step = jax.jit(
-            functools.partial(step, recipe=recipe),
-            donate_argnums=0,
-            # Said, so that a restored state is placed as a trained one and compiles the same.
-            out_shardings=replicated(experiment.mesh),
-        )
         self.log = resources.enter_context(
             contextlib.closing(
                 RunLog(
@@ -124,6 +115,18 @@ class Run:
             )
         )
         self._stop = threading.Event()
+
+    def _compiled_step(self, recipe: Recipe) -> Callable:
+        """The donated, compiled step: one for the whole run, or for each stage of unfreezing."""
+        if recipe not in self._steps:
+            step = train_steps_on_device if self.feed.on_device else train_step
+            self._steps[recipe] = jax.jit(
+                functools.partial(step, recipe=recipe),
+                donate_argnums=0,
+                # Said, so that a restored state is placed as a trained one and compiles the same.
+                out_shardings=replicated(self.experiment.mesh),
+            )
+        return self._steps[recipe]
 
     def announce(self) -> None:
         """Says on what, with what and from where the run goes."""
@@ -153,18 +156,20 @@ class Run:
                 if self._stop.is_set():
                     self._interrupt()
                 self._epoch()
-            self.last.wait()
+            self.saver.finish(self.state, self.progress, self.meta)
+        self.log.plot()
         return self._summary()
 
     def _epoch(self) -> None:
         """The rest of the running epoch, its validation and its checkpoint."""
         steps_per_epoch = self.experiment.order.steps_per_epoch
         stop = (self.progress.epoch + 1) * steps_per_epoch
+        compiled_step = self._compiled_step(self.experiment.recipe_of_epoch(self.progress.epoch))
         pending: dict[str, jax.Array] | None = None
         for count, arguments in self.feed.dispatches(self.progress.step, stop):
             # Nothing may be copied to or from the device by accident in here.
             with jax.transfer_guard("disallow"):
-                self.state, metrics = self.step(self.state, *arguments, self.key)
+                self.state, metrics = compiled_step(self.state, *arguments, self.key)
             # The previous dispatch's metrics are fetched while this one runs.
             if pending is not None:
                 self._account(pending)
@@ -224,39 +229,30 @@ class Run:
                 "epoch": epoch,
             }
             self.progress.epochs_without_better = 0
-            self._save_best(scores)
+            best_meta = {**self.meta, "best": self.progress.best, "val": scores}
+            self.saver.remember_best(self.progress.step, self.state.eval_variables, best_meta)
         else:
             self.progress.epochs_without_better += 1
         self.log.write("epoch", self.progress.step, float(epoch), row)
-        self._save()
+        if self.saver.is_due(self._save_seconds):
+            self._save()
 
     def _save(self) -> None:
-        # A copy, because the next step gives the state's buffers away while this is written.
-        state = jax.tree.map(jnp.copy, self.state)
-        self.last.save(self.progress.step, state, progress=self.progress.to_dict(), meta=self.meta)
-
-    def _save_best(self, scores: dict[str, float]) -> None:
-        meta = {**self.meta, "best": self.progress.best, "val": scores}
-        variables = jax.tree.map(jnp.copy, dict(self.state.eval_variables))
-        self.best.save(self.progress.step, variables, progress={}, meta=meta)
-        # On disk before the training state that counts on it.
-        self.best.wait()
+        self.saver.save(self.state, self.progress, self.meta)
 
     def _save_is_due(self, epoch_end: int) -> bool:
         every = self.config.checkpoint.every_steps
         return bool(every) and self.progress.step % every == 0 and self.progress.step != epoch_end
 
     def _interrupt(self) -> None:
-        if self.progress.step not in self.last.steps:
-            self._save()
-        self.last.wait()
+        self.saver.finish(self.state, self.progress, self.meta)
         raise Interrupted(
             f"stopped at step {self.progress.step} as asked; run the same command to go on"
         )
 
     def _refuse_non_finite(self, step: int, loss: float, norm: float) -> None:
-        self.last.wait()
-        kept = self.last.steps[-1] if self.last.steps else None
+        self.saver.last.wait()
+        kept = self.saver.last.steps[-1] if self.saver.last.steps else None
         raise TrainingError(
             f"loss {loss:g} and gradient norm {norm:g} at step {step} are not finite"
             f" ({f'checkpoint of step {kept} is kept' if kept else 'no checkpoint yet'}):"
@@ -275,7 +271,7 @@ class Run:
         """Scores the test part once, with the best weights."""
         summary: dict[str, Any] = {"best": self.progress.best, "steps": self.progress.step}
         if self.config.eval.test_at_end and len(self.experiment.split.indices("test")):
-            summary["test"] = self.scorer.write_test(self.best)
+            summary["test"] = self.scorer.write_test(self.saver.best)
         return summary
 
 

@@ -4,8 +4,11 @@ The paper says SGD and nothing more; what we chose for the rest is in
 docs/decisions/0006-optimizer.md.
 """
 
+from collections.abc import Mapping
+
 import jax
 import optax
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from rcmnet_jax.errors import ConfigError
 from rcmnet_jax.types import PyTree
@@ -47,8 +50,21 @@ def make_schedule(optim, *, total_steps: int, steps_per_epoch: int) -> optax.Sch
     return optax.join_schedules([rise, decay], [warmup])
 
 
-def make_optimizer(optim, schedule: optax.Schedule) -> optax.GradientTransformation:
+def make_optimizer(
+    optim,
+    schedule: optax.Schedule,
+    *,
+    starts: Mapping[str, int] | None = None,
+    factors: Mapping[str, float] | None = None,
+) -> optax.GradientTransformation:
     """Clipping, then weight decay, then momentum SGD: PyTorch's order, so decay enters momentum.
+
+    Args:
+      optim: the config group ``optim``.
+      schedule: learning rate by step, the same for all parameters.
+      starts: path -> step from which the parameter trains; before it neither decay nor momentum
+        touches it. Paths that are not named train from the start.
+      factors: path -> what its learning rate is multiplied by; 1 where not named.
 
     Raises:
       ConfigError: a momentum outside [0, 1), or a negative decay or clipping norm.
@@ -57,12 +73,34 @@ def make_optimizer(optim, schedule: optax.Schedule) -> optax.GradientTransformat
         raise ConfigError(f"optim.momentum must be in [0, 1), got {optim.momentum}")
     if optim.weight_decay < 0 or optim.clip_norm < 0:
         raise ConfigError("optim.weight_decay and optim.clip_norm must not be negative")
+    starts, factors = starts or {}, factors or {}
     clip = [optax.clip_by_global_norm(optim.clip_norm)] if optim.clip_norm else []
-    return optax.chain(
-        *clip,
-        optax.add_decayed_weights(optim.weight_decay, mask=kernels_only),
-        optax.sgd(schedule, momentum=optim.momentum, nesterov=optim.nesterov),
+
+    def one_group(group: tuple[int, float]) -> optax.GradientTransformation:
+        start, factor = group
+        descent = optax.chain(
+            optax.add_decayed_weights(optim.weight_decay, mask=kernels_only),
+            optax.trace(optim.momentum, nesterov=optim.nesterov),
+        )
+        if start:
+            descent = optax.conditionally_mask(descent, lambda step: step >= start)
+        return optax.chain(descent, optax.scale(factor)) if factor != 1 else descent
+
+    def groups_of(params: PyTree) -> PyTree:
+        paths = flatten_dict(params, sep="/")
+        return unflatten_dict(
+            {path: (starts.get(path, 0), factors.get(path, 1.0)) for path in paths}, sep="/"
+        )
+
+    groups = {
+        (start, factor) for start in {0, *starts.values()} for factor in {1.0, *factors.values()}
+    }
+    descent = (
+        one_group((0, 1.0))
+        if len(groups) == 1
+        else optax.partition({group: one_group(group) for group in groups}, groups_of)
     )
+    return optax.chain(*clip, descent, optax.scale_by_learning_rate(schedule))
 
 
 def kernels_only(params: PyTree) -> PyTree:

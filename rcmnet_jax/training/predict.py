@@ -37,6 +37,7 @@ class Predictor:
         self._mesh = mesh or make_mesh()
         self._batch_size = -(-batch_size // self._mesh.size) * self._mesh.size
         self._predict = jax.jit(functools.partial(predict_step, model.apply, mean=mean, std=std))
+        self._classify = jax.jit(functools.partial(model.apply, train=False, method="classify"))
 
     def logits(self, variables: Variables, pixels, rows: np.ndarray) -> np.ndarray:
         """Logits of some images.
@@ -49,17 +50,24 @@ class Predictor:
         Returns:
           (N, K) float32, in the order of the rows.
         """
+        return self._in_batches(self._predict, variables, pixels, rows)
+
+    def logits_of_features(self, variables: Variables, features: np.ndarray) -> np.ndarray:
+        """Logits (N, K) of feature maps (N, h, w, C), pooled or not: the classifier alone."""
+        return self._in_batches(self._classify, variables, features, np.arange(len(features)))
+
+    def _in_batches(self, compiled, variables: Variables, source, rows: np.ndarray) -> np.ndarray:
         size = self._batch_size
         # A restored network lies on one device, whatever the mesh is.
         variables = put_replicated(variables, self._mesh)
         starts = range(0, len(rows), size)
         pending: list[tuple[jax.Array, int]] = []
-        for piece in prefetch((pixels[rows[s : s + size]] for s in starts), ahead=2):
+        for piece in prefetch((source[rows[s : s + size]] for s in starts), ahead=2):
             count = len(piece)
             if count < size:
                 # Padded by repetition and cut off again, so the last images count like all.
                 piece = np.concatenate([piece, np.repeat(piece[-1:], size - count, axis=0)])
-            pending.append((self._predict(variables, put_batch(piece, self._mesh)), count))
+            pending.append((compiled(variables, put_batch(piece, self._mesh)), count))
         if not pending:
             return np.empty((0, 0), np.float32)
         return np.concatenate([np.asarray(logits)[:count] for logits, count in pending])

@@ -5,17 +5,23 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from rcmnet_jax.checkpoints.restore import Restored
 from rcmnet_jax.checkpoints.store import CheckpointStore
+from rcmnet_jax.data.augment import standardize
 from rcmnet_jax.errors import CheckpointError
 from rcmnet_jax.training.experiment import Experiment
 from rcmnet_jax.training.mesh import put_replicated
 from rcmnet_jax.training.progress import Progress
 from rcmnet_jax.training.state import TrainState, create_train_state
+from rcmnet_jax.transfer.batch_norm import reestimate_batch_stats
 from rcmnet_jax.transfer.surgery import TransferReport, transfer_params
 
 logger = logging.getLogger(__name__)
+
+REESTIMATION_BATCH = 64
 
 
 def restore_or_init(
@@ -58,6 +64,8 @@ def restore_or_init(
         state, report = _take_weights(state, experiment.source, tuple(config.init.keep_fresh))
         meta["transfer"] = {"from": config.init.checkpoint, **report.to_dict()}
         logger.info("weights of %s:\n%s", config.init.checkpoint, report.table())
+    if config.init.batch_norm == "reestimate":
+        state = _with_reestimated_statistics(state, experiment)
     return put_replicated(state, experiment.mesh), Progress()
 
 
@@ -70,9 +78,29 @@ def _take_weights(
     state = state.replace(
         params=variables["params"],
         batch_stats=variables.get("batch_stats", {}),
-        ema_params=None if state.ema_params is None else variables["params"],
+        # Copies: a buffer that is given away twice, as the loop donates the state, is a crash.
+        ema_params=None
+        if state.ema_params is None
+        else jax.tree.map(jnp.copy, variables["params"]),
     )
     return state, report
+
+
+def _with_reestimated_statistics(state: TrainState, experiment: Experiment) -> TrainState:
+    """Batch-norm statistics of the new train split, its images as they are."""
+    rows, recipe = experiment.split.indices("train"), experiment.recipe
+    # Of nearly one size, all used: two compilations at most.
+    groups = np.array_split(rows, -(-len(rows) // REESTIMATION_BATCH))
+    batches = (
+        standardize(
+            jnp.asarray(experiment.pixels[group], jnp.float32) / 255, recipe.mean, recipe.std
+        )
+        for group in groups
+    )
+    before = {"params": state.params, "batch_stats": state.batch_stats}
+    after = reestimate_batch_stats(experiment.model, before, batches)
+    logger.info("batch-norm statistics re-estimated on %d training images", len(rows))
+    return state.replace(batch_stats=after["batch_stats"])
 
 
 def _require_same_data(saved: dict[str, Any], now: dict[str, Any], workdir: Path) -> None:

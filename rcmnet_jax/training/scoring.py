@@ -40,14 +40,18 @@ class Scorer:
     Args:
       experiment: gives data, network and devices.
       workdir: where the test scores are written.
+      val_features: (M, h, w, C) of the validation part, where the backbone is frozen.
     """
 
-    def __init__(self, experiment: Experiment, workdir: Path):
+    def __init__(
+        self, experiment: Experiment, workdir: Path, val_features: np.ndarray | None = None
+    ):
         if experiment.config.eval.metric not in METRICS:
             raise ConfigError(
                 f"eval.metric {experiment.config.eval.metric!r} is not one of {', '.join(METRICS)}"
             )
         self._experiment, self._workdir = experiment, workdir
+        self._val_features = val_features
         self._predictor = Predictor(
             experiment.model,
             mean=experiment.recipe.mean,
@@ -64,7 +68,11 @@ class Scorer:
         rows = self._experiment.split.indices(part)
         if not len(rows):
             return {}
-        probabilities = self._probabilities(state.eval_variables, rows)
+        if part == "val" and self._val_features is not None:
+            logits = self._predictor.logits_of_features(state.eval_variables, self._val_features)
+            probabilities = softmax(logits)
+        else:
+            probabilities = self._probabilities(state.eval_variables, rows)
         labels = self._experiment.dataset.records.label[rows]
         confusion = scores.confusion_matrix(
             labels, scores.predict(probabilities), probabilities.shape[1]

@@ -1,13 +1,14 @@
 """The training and evaluation steps: pure functions of arrays, compiled by the loop."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from rcmnet_jax.data.augment import Augmentation, augment, standardize
+from rcmnet_jax.data.augment import Augmentation, augment, draw_views, standardize
 from rcmnet_jax.training.state import TrainState
 from rcmnet_jax.transfer.freezing import join_params, part_params
 from rcmnet_jax.types import PyTree, Variables
@@ -28,6 +29,7 @@ class Recipe:
       accumulate: micro-batches a step is computed in; batch norm sees each by itself.
       ema: decay of the averaged weights; 0 keeps none.
       trainable: paths of the parameters that train, see `rcmnet_jax.transfer`; None: all.
+      waiting: those of them that do not train yet: gradual unfreezing.
       frozen_norm: run batch norm with its running statistics, which then stay as they are.
     """
 
@@ -39,7 +41,15 @@ class Recipe:
     accumulate: int = 1
     ema: float = 0.0
     trainable: tuple[str, ...] | None = None
+    waiting: tuple[str, ...] = ()
     frozen_norm: bool = False
+
+    @property
+    def differentiated(self) -> tuple[str, ...] | None:
+        """Paths of the parameters that have a gradient in this step; None: all."""
+        if self.trainable is None:
+            return None
+        return tuple(path for path in self.trainable if path not in self.waiting)
 
 
 def train_step(
@@ -49,7 +59,9 @@ def train_step(
 
     Args:
       state: to be replaced; the loop donates it.
-      batch: ``image`` (B, H, W, 3) uint8, ``label`` (B,) int32, ``view`` (B,) int32.
+      batch: ``image`` (B, H, W, 3) uint8, ``label`` (B,) int32, ``view`` (B,) int32. Instead of
+        images, ``features`` (B, V, h, w, C): the pooled features of all views of each, which a
+        frozen backbone gives once and for all; see `rcmnet_jax.transfer.frozen_features`.
       key: the run's random key; the step number is folded in here, so a resumed run draws what
         an uninterrupted one would.
       recipe: see `Recipe`.
@@ -59,22 +71,51 @@ def train_step(
       ``correct``, ``gradient_norm``.
     """
     augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
-    x_BxHxWx3 = augment(batch["image"], batch["view"], augment_key, recipe.augmentation)
-    x_BxHxWx3 = standardize(x_BxHxWx3, recipe.mean, recipe.std)
+    if "features" in batch:
+        view_B = draw_views(batch["view"], augment_key, recipe.augmentation)
+        x = batch["features"][jnp.arange(view_B.shape[0]), view_B]
+        apply_backbone = _given_features
+    else:
+        x = augment(batch["image"], batch["view"], augment_key, recipe.augmentation)
+        x = standardize(x, recipe.mean, recipe.std)
+        apply_backbone = functools.partial(_backbone, state.apply_fn, train=not recipe.frozen_norm)
     gradients, batch_stats, metrics = _accumulated_gradients(
-        state, x_BxHxWx3, batch["label"], dropout_key, recipe
+        state, x, batch["label"], dropout_key, recipe, apply_backbone
     )
     state = _update(state, gradients, batch_stats, recipe)
     if recipe.ema:
-        averaged = optax.incremental_update(state.params, state.ema_params, 1 - recipe.ema)
-        state = state.replace(ema_params=averaged)
+        state = state.replace(ema_params=_averaged(state, recipe))
     metrics["gradient_norm"] = optax.tree.norm(gradients)
     return state, metrics
+
+
+def _averaged(state: TrainState, recipe: Recipe) -> PyTree:
+    """The moving averages, one step on; those of frozen parameters are not even rounded."""
+    new, _ = part_params(state.params, recipe.differentiated)
+    old, rests = part_params(state.ema_params, recipe.differentiated)
+    return join_params(optax.incremental_update(new, old, 1 - recipe.ema), rests)
+
+
+def _backbone(apply_fn: Callable, variables: Variables, x_BxHxWx3: jax.Array, *, train: bool):
+    """Feature map and new batch statistics of standardised images."""
+    features, updates = apply_fn(
+        variables, x_BxHxWx3, train=train, mutable=["batch_stats"], method="features"
+    )
+    return features, updates.get("batch_stats", {})
+
+
+def _given_features(variables: Variables, features: jax.Array):
+    """Features as they are, and batch statistics as they were."""
+    return features, variables["batch_stats"]
 
 
 def _update(state: TrainState, gradients: PyTree, batch_stats: PyTree, recipe: Recipe):
     """The state after the optimizer has moved the parameters that train."""
     trains, rests = part_params(state.params, recipe.trainable)
+    if recipe.waiting:
+        # The optimizer knows them already and leaves them alone: see `make_optimizer`.
+        waits, _ = part_params(trains, recipe.waiting)
+        gradients = join_params(gradients, jax.tree.map(jnp.zeros_like, waits))
     updates, opt_state = state.tx.update(gradients, state.opt_state, trains)
     return state.replace(
         step=state.step + 1,
@@ -97,7 +138,8 @@ def train_steps_on_device(
 
     Args:
       state: to be replaced.
-      split: ``image`` (N, H, W, 3) uint8 and ``label`` (N,) int32 of the whole train split.
+      split: ``image`` (N, H, W, 3) uint8, or ``features`` (N, V, h, w, C), and ``label`` (N,)
+        int32 of the whole train split.
       index_SxB: rows of each step's batch.
       view_SxB: their views.
       key: the run's random key.
@@ -109,11 +151,7 @@ def train_steps_on_device(
 
     def step(state, rows):
         index_B, view_B = rows
-        batch = {
-            "image": split["image"][index_B],
-            "label": split["label"][index_B],
-            "view": view_B,
-        }
+        batch = {**{name: column[index_B] for name, column in split.items()}, "view": view_B}
         return train_step(state, batch, key, recipe=recipe)
 
     if index_SxB.shape[0] == 1:
@@ -157,21 +195,21 @@ def example_weights(label_B: jax.Array, class_weights: tuple[float, ...] | None)
     return weight_B / weight_B.mean()
 
 
-def _accumulated_gradients(state: TrainState, x, label, key, recipe: Recipe):
+def _accumulated_gradients(
+    state: TrainState, x, label, key, recipe: Recipe, apply_backbone: Callable
+):
     """Gradients of what trains, new batch statistics and metrics, in micro-batches."""
-    trains, rests = part_params(state.params, recipe.trainable)
+    trains, rests = part_params(state.params, recipe.differentiated)
 
     def loss_fn(trains, batch_stats, x, label, weight, key):
         variables = {"params": join_params(trains, rests), "batch_stats": batch_stats}
-        features, updates = state.apply_fn(
-            variables, x, train=not recipe.frozen_norm, mutable=["batch_stats"], method="features"
-        )
+        features, batch_stats = apply_backbone(variables, x)
         logits = state.apply_fn(
             variables, features, train=True, rngs={"dropout": key}, method="classify"
         )
         loss = cross_entropy(logits, label, label_smoothing=recipe.label_smoothing, weight_B=weight)
         correct = (logits.argmax(-1) == label).sum()
-        return loss, (updates.get("batch_stats", {}), {"loss": loss, "correct": correct})
+        return loss, (batch_stats, {"loss": loss, "correct": correct})
 
     gradient_fn = jax.grad(loss_fn, has_aux=True)
     # Of the whole batch, so that micro-batches add up to the same weighted mean.
@@ -187,7 +225,7 @@ def _accumulated_gradients(state: TrainState, x, label, key, recipe: Recipe):
         total, batch_stats = carry
         x, label, weight, number = part
         gradients, (batch_stats, metrics) = gradient_fn(
-            state.params, batch_stats, x, label, weight, jax.random.fold_in(key, number)
+            trains, batch_stats, x, label, weight, jax.random.fold_in(key, number)
         )
         return (jax.tree.map(jnp.add, total, gradients), batch_stats), metrics
 

@@ -21,6 +21,7 @@ FREE_KEYS = (
     "data.data_dir",
     "data.cache",
     "train.require_gpu",
+    "train.frozen_features",
     "eval.batch_size",
     "eval.test_at_end",
     "checkpoint.",

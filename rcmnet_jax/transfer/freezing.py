@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from rcmnet_jax.errors import ConfigError
 from rcmnet_jax.transfer.patterns import matching_paths
 from rcmnet_jax.types import PyTree
 
@@ -21,6 +22,38 @@ def trainable_paths(params: PyTree, patterns: Sequence[str]) -> tuple[str, ...]:
     """
     paths = ["/".join(path) for path in flatten_dict(params)]
     return tuple(sorted(matching_paths(paths, patterns, what="init.trainable")))
+
+
+def unfreezing_epochs(params: PyTree, rules: Sequence[str]) -> dict[str, int]:
+    """Gradual unfreezing: ``stage4/.*@5`` lets what the pattern matches train after five epochs.
+
+    Args:
+      params: the parameters.
+      rules: ``pattern@epoch``; where several match a path, the first holds.
+
+    Returns:
+      path -> number of epochs after which it trains.
+
+    Raises:
+      ConfigError: a rule of another form, or a pattern that matches nothing.
+    """
+    return _valued_paths(params, rules, "@", int, what="init.unfreeze", example="stage4/.*@5")
+
+
+def learning_rate_factors(params: PyTree, rules: Sequence[str]) -> dict[str, float]:
+    """Learning rates by group: ``stage.*=0.1`` multiplies that of what the pattern matches.
+
+    Args:
+      params: the parameters.
+      rules: ``pattern=factor``; where several match a path, the first holds.
+
+    Returns:
+      path -> factor.
+
+    Raises:
+      ConfigError: a rule of another form, or a pattern that matches nothing.
+    """
+    return _valued_paths(params, rules, "=", float, what="optim.lr_factors", example="stage.*=0.1")
 
 
 def part_params(params: PyTree, trainable: tuple[str, ...] | None) -> tuple[PyTree, PyTree]:
@@ -39,3 +72,20 @@ def join_params(trains: PyTree, rests: PyTree) -> PyTree:
     if not rests:
         return trains
     return unflatten_dict({**flatten_dict(trains), **flatten_dict(rests)})
+
+
+def _valued_paths(params, rules, sign: str, kind, *, what: str, example: str) -> dict:
+    """``pattern<sign>value`` rules by path; the first rule that matches a path holds."""
+    paths = ["/".join(path) for path in flatten_dict(params)]
+    values: dict[str, float] = {}
+    for rule in rules:
+        pattern, found, text = rule.rpartition(sign)
+        try:
+            value = kind(text)
+        except ValueError:
+            found = ""
+        if not found or not 0 < value < float("inf"):
+            raise ConfigError(f"{what}: {rule!r} is not of the form {example!r}: correct it")
+        for path in matching_paths(paths, [pattern], what=what):
+            values.setdefault(path, value)
+    return values

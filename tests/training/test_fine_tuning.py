@@ -56,7 +56,7 @@ def test_the_paper_transfer_moves_the_classifier_only(cells, finished, tmp_path)
     [
         ({"init.checkpoint": "nowhere"}, CheckpointError, "holds no trained model"),
         ({"init.trainable": ("haed/.*",)}, ConfigError, "matches no parameter"),
-        ({"init.batch_norm": "frosted"}, ConfigError, "train or frozen"),
+        ({"init.batch_norm": "frosted"}, ConfigError, "one of train, frozen, reestimate"),
     ],
 )
 def test_mistakes_are_told(cells, tmp_path, changes, error, message):

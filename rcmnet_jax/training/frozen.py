@@ -1,0 +1,136 @@
+"""A run with a frozen backbone: it sees each view once, then only the classifier works.
+
+Same batches, same losses and same classifier as the plain path, to rounding; see
+`rcmnet_jax.transfer.frozen_features` for why, and docs/decisions/0010 for when.
+"""
+
+import dataclasses
+import functools
+import logging
+import math
+
+import jax
+import numpy as np
+import tqdm
+
+from rcmnet_jax.data.batches import prefetch
+from rcmnet_jax.training.experiment import Experiment
+from rcmnet_jax.training.mesh import put_batch, put_replicated
+from rcmnet_jax.transfer.frozen_features import pooled_features, why_not_constant
+from rcmnet_jax.types import Variables
+
+logger = logging.getLogger(__name__)
+
+# Features lie on the device like the images they replace; more than this is not kept.
+LARGEST_BYTES = 4 * 2**30
+# Of the networks whose classifier has hidden layers, 64 images' maps are a few MB.
+BATCH_SIZE = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class FrozenFeatures:
+    """Pooled features, float32, of the parts that training looks at.
+
+    Attributes:
+      train: (N, V, h, w, C), every view of every training image.
+      val: (M, h, w, C), every validation image as it is.
+    """
+
+    train: np.ndarray
+    val: np.ndarray
+
+
+def frozen_features(experiment: Experiment, variables: Variables) -> FrozenFeatures | None:
+    """The features of a run whose backbone is frozen; None, and the reason said, where it is not.
+
+    Args:
+      experiment: the run.
+      variables: its ``params`` and ``batch_stats``, transfer done.
+    """
+    reason = _why_plain(experiment)
+    if reason:
+        # Silent where nothing is frozen at all, which is most runs.
+        if experiment.recipe.trainable is not None:
+            logger.info("every epoch runs the whole network: %s", reason)
+        return None
+    views = experiment.recipe.augmentation.distinct_views
+    rows = experiment.split.indices("train")
+    logger.info(
+        "the backbone is frozen: features of %d images in %d %s are computed once, and only the"
+        " classifier runs in each epoch (train.frozen_features=never: the whole network)",
+        len(rows),
+        views,
+        "view" if views == 1 else "views",
+    )
+    extract = _Extractor(experiment, variables)
+    by_view = [extract(rows, view, f"features, view {view + 1}/{views}") for view in range(views)]
+    return FrozenFeatures(
+        train=np.stack(by_view, axis=1),
+        val=extract(experiment.split.indices("val"), 0, "features, validation"),
+    )
+
+
+def _why_plain(experiment: Experiment) -> str:
+    config, recipe = experiment.config, experiment.recipe
+    if config.train.frozen_features == "never":
+        return "train.frozen_features=never"
+    if jax.process_count() > 1:
+        return "several hosts train"
+    reason = why_not_constant(
+        experiment.model,
+        experiment.input_shape,
+        trainable=recipe.trainable,
+        frozen_norm=recipe.frozen_norm,
+        jitter=recipe.augmentation.jitters,
+    )
+    if reason:
+        return reason
+    images = len(experiment.split.indices("train")) * recipe.augmentation.distinct_views
+    needed = 4 * images * _feature_size(experiment)
+    if needed > LARGEST_BYTES:
+        return f"the features would take {needed / 2**30:.1f} GiB"
+    return ""
+
+
+def _feature_size(experiment: Experiment) -> int:
+    """Numbers the classifier is given for one image."""
+    model, image = experiment.model, np.zeros(experiment.input_shape, np.float32)
+
+    def pooled(key, x):
+        variables = model.init(key, x, train=False)
+        f = model.apply(variables, x, train=False, method="features")
+        return model.apply(variables, f, method="pool")
+
+    return math.prod(jax.eval_shape(pooled, jax.random.key(0), image).shape)
+
+
+class _Extractor:
+    """Pooled features of rows of the data set, in batches of one shape over all devices."""
+
+    def __init__(self, experiment: Experiment, variables: Variables):
+        self._experiment = experiment
+        mesh = experiment.mesh
+        self._variables = put_replicated(variables, mesh)
+        self._size = -(-BATCH_SIZE // mesh.size) * mesh.size
+        recipe = experiment.recipe
+        self._pooled = jax.jit(
+            functools.partial(pooled_features, experiment.model, mean=recipe.mean, std=recipe.std)
+        )
+
+    def __call__(self, rows: np.ndarray, view: int, what: str) -> np.ndarray:
+        """(n, h, w, C) float32 of one view of the rows."""
+        size, mesh, pixels = self._size, self._experiment.mesh, self._experiment.pixels
+        views = put_batch(np.full(size, view, np.int32), mesh)
+        starts = range(0, len(rows), size)
+        done = [np.empty((0, 1, 1, 1), np.float32)]
+        pieces = prefetch((pixels[rows[s : s + size]] for s in starts), ahead=2)
+        progress = self._experiment.config.log.progress
+        for piece in tqdm.tqdm(
+            pieces, what, len(starts), leave=False, unit="batch", disable=None if progress else True
+        ):
+            count = len(piece)
+            if count < size:
+                piece = np.concatenate([piece, np.repeat(piece[-1:], size - count, axis=0)])
+            features = self._pooled(self._variables, put_batch(piece, mesh), views)
+            done.append(np.asarray(features)[:count])
+        return np.concatenate(done[1:] if len(done) > 1 else done)
