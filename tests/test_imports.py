@@ -21,6 +21,7 @@ ALLOWED = {
     "transfer": {"models", "data", "checkpoints", "training"},
     "training": {"models", "data", "evaluation", "checkpoints", "transfer"},
     "explain": {"models", "data", "evaluation", "checkpoints", "training", "html"},
+    "report": {"models", "data", "evaluation", "checkpoints", "training", "explain", "html"},
     "cli": {
         "models",
         "data",
@@ -31,6 +32,7 @@ ALLOWED = {
         "training",
         "explain",
         "html",
+        "report",
     },
 }
 # Written down so that a new import of a framework is a decision.

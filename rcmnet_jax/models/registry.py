@@ -59,6 +59,8 @@ def create_model(
         if value not in DTYPES:
             raise ConfigError(f"model.{key} {value!r} is not one of {', '.join(DTYPES)}")
     _check_options(name, options)
+    # A config that went through JSON has lists; a module with one cannot be a static argument.
+    options = {key: tuple(v) if isinstance(v, list) else v for key, v in options.items()}
     return MODELS[name](
         num_classes=num_classes, dtype=DTYPES[dtype], param_dtype=DTYPES[param_dtype], **options
     )

@@ -74,3 +74,9 @@ def test_wrong_options_are_told_in_one_line(arguments, message):
 
 def test_compute_types():
     assert set(DTYPES) == {"float32", "bfloat16", "float16"}
+
+
+def test_options_from_json_give_a_model_that_can_be_a_static_argument():
+    from_json = create_model("resnet18", num_classes=2, stage_sizes=[1, 1, 1, 1])
+    assert from_json == create_model("resnet18", num_classes=2, stage_sizes=(1, 1, 1, 1))
+    assert hash(from_json) == hash(create_model("resnet18", 2, stage_sizes=(1, 1, 1, 1)))

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +58,7 @@ class ThoroughAudit:
             lines += [f"    {example}" for example in finding.examples[:EXAMPLES]]
             if len(finding.examples) > EXAMPLES:
                 lines.append(f"    and {len(finding.examples) - EXAMPLES} more, see the JSON file")
-        lines += [
-            "",
-            "shortcuts (balanced accuracy of a small cross-validated logistic model, 99 % interval):",
-        ]
+        lines += ["", "shortcuts (a small cross-validated logistic model, 99 % intervals):"]
         if not self.probes:
             lines.append("- not asked: a class has fewer than ten images")
         for probe in self.probes:
@@ -125,26 +122,54 @@ def audit_thoroughly(
     thumbs: dict[str, np.ndarray] = {}
 
     def keep_small(file: str, pixels: np.ndarray) -> None:
-        small = Image.fromarray(pixels).resize((THUMB, THUMB), Image.Resampling.BOX)
-        thumbs[file] = np.asarray(small)
+        thumbs[file] = shrink(pixels)
 
     audit = audit_source(source, progress=progress, workers=workers, observe=keep_small)
     # Conflicts are dropped, but their pictures are compared with the rest all the same.
     rows = [row for row in audit.rows if row.file in thumbs]
     small = np.array([thumbs[row.file] for row in rows], np.uint8).reshape(-1, THUMB, THUMB, 3)
-    pairs = near_duplicates(small, threshold=threshold)
+    kept = [row for row in rows if row.status == "kept"]
+    part_of, told = _parts(kept, audit.class_names, split_csv)
+    return look_closer(audit, rows, small, part_of, told, threshold=threshold)
+
+
+def look_closer(
+    audit: Audit,
+    rows: Sequence[AuditRow],
+    small_NxSxSx3: np.ndarray,
+    part_of: Mapping[str, str],
+    parts_told: str,
+    *,
+    threshold: float = THRESHOLD,
+) -> ThoroughAudit:
+    """What small versions of audited images show.
+
+    Args:
+        audit: of the images.
+        rows: its rows of which there are small versions.
+        small_NxSxSx3: uint8, `THUMB` a side.
+        part_of: part of the split of each file; files may be missing.
+        parts_told: which split that is.
+        threshold: similarity from which images count as near-duplicates.
+    """
+    pairs = near_duplicates(small_NxSxSx3, threshold=threshold)
     kept = [i for i, row in enumerate(rows) if row.status == "kept"]
-    part_of, told = _parts([rows[i] for i in kept], audit.class_names, split_csv)
     number = {name: k for k, name in enumerate(audit.class_names)}
     probes = run_probes(
         [rows[i] for i in kept],
-        small[kept],
+        small_NxSxSx3[kept],
         np.array([number[rows[i].label] for i in kept], int),
         len(audit.class_names),
         groups_N=clusters(len(rows), pairs)[kept],
     )
     findings = (*_near_findings(rows, pairs, part_of), *audit.findings)
-    return ThoroughAudit(audit, findings, probes, told, threshold)
+    return ThoroughAudit(audit, findings, probes, parts_told, threshold)
+
+
+def shrink(pixels_HxWx3: np.ndarray) -> np.ndarray:
+    """An image made small enough to compare thousands: uint8, `THUMB` a side."""
+    image = Image.fromarray(pixels_HxWx3)
+    return np.asarray(image.resize((THUMB, THUMB), Image.Resampling.BOX))
 
 
 def _parts(
@@ -174,7 +199,7 @@ def _parts(
 
 
 def _near_findings(
-    rows: Sequence[AuditRow], pairs: Sequence[NearPair], part_of: dict[str, str]
+    rows: Sequence[AuditRow], pairs: Sequence[NearPair], part_of: Mapping[str, str]
 ) -> list[Finding]:
     """Near-duplicates that are not byte-identical, by what they do."""
     found: dict[str, list[str]] = {"near-leak": [], "near-conflict": [], "near-duplicate": []}
