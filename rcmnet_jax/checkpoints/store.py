@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 DAMAGE = Exception
 # No space, quota exceeded, file too large: tensorstore gives their text alone.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# Orbax reads the wall clock for its timeouts, and gives a save up when that is set forward.
+NO_TIMEOUT = 10**9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +64,10 @@ class CheckpointStore:
         self._read_only = read_only
         # Orbax's own read_only warns on every opening. What a killed save left is removed.
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, create=not read_only, cleanup_tmp_directories=not read_only
+            max_to_keep=keep,
+            create=not read_only,
+            cleanup_tmp_directories=not read_only,
+            async_options=ocp.options.AsyncOptions(timeout_secs=NO_TIMEOUT),
         )
         with _readable_errors(self.directory, "open"):
             self._manager = ocp.CheckpointManager(self.directory, options=options)

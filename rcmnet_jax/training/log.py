@@ -50,7 +50,7 @@ class RunLog:
         self._plotted_at = -SECONDS_BETWEEN_PLOTS
         self._batch_size = batch_size
         self._path = workdir / METRICS_FILE
-        self.rows = [row for row in _read_rows(self._path) if row["step"] <= start_step]
+        self.rows = [row for row in read_rows(self._path) if row["step"] <= start_step]
         self._rewrite()
         self._file = self._path.open("a")
         self._writer = _TensorBoard(workdir, start_step) if log.tensorboard else None
@@ -127,7 +127,7 @@ class RunLog:
         temporary.replace(self._path)
 
 
-def _read_rows(path: Path) -> list[dict[str, Any]]:
+def read_rows(path: Path) -> list[dict[str, Any]]:
     """The rows of an earlier part of the run; a last line cut off by a kill is left out."""
     if not path.exists():
         return []
