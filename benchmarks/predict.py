@@ -1,6 +1,6 @@
 """Does prediction keep up with decoding? Images a second of each alone, and of both together.
 
-    python benchmarks/predict.py --model model.rcmnet --images ../shared/data/pbc --limit 2000
+    python -m benchmarks.predict --model model.rcmnet --images ../shared/data/pbc --limit 2000
 
 Where network and decoding share the cores, as on a CPU, a second of prediction cannot hold more
 than ``1 / (1 / decoding + 1 / network)`` images; that bound is printed too. All are measured in
