@@ -19,7 +19,10 @@ def execute(tmp_path_factory):
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
 
     def run(name, monkeypatch, **environment):
-        for key, value in {**environment, "PYTHONPATH": str(NOTEBOOKS.parent)}.items():
+        environment["PYTHONPATH"] = NOTEBOOKS.parent
+        # The tests' own draws nothing that a notebook could keep.
+        environment["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
+        for key, value in environment.items():
             monkeypatch.setenv(key, str(value))
         notebook = nbformat.read(NOTEBOOKS / name, as_version=4)
         resources = {"metadata": {"path": str(tmp_path_factory.mktemp("cwd"))}}
