@@ -1,16 +1,17 @@
 """Grad-CAM of ResNet18: ours against pytorch-grad-cam, in turns, and what a map costs in passes.
 
-    python benchmarks/grad_cam.py --torch-python OTHER_VENV/bin/python            # 64x64, batch 64
-    python benchmarks/grad_cam.py --torch-python OTHER_VENV/bin/python --native   # 363x360, batch 16
-    python benchmarks/grad_cam.py                                                 # ours alone
+    python benchmarks/grad_cam.py --torch-python VENV/bin/python            # 64x64, batch 64
+    python benchmarks/grad_cam.py --torch-python VENV/bin/python --native   # 363x360, batch 16
+    python benchmarks/grad_cam.py                                           # ours alone
 
-OTHER_VENV needs torch, torchvision and grad-cam; where torchvision's wheel is for another build of
-torch, its compiled operators, which nothing here calls, are declared without being there. Both sides
-make maps of the size of the image from images in memory, with all cores. One process works at a
-time: a round of one, then a round of the other; what counts is the median round.
+VENV needs torch, torchvision and grad-cam; where torchvision's wheel is for another build of torch,
+its compiled operators, which nothing here calls, are declared without being there. Both sides make
+maps of the size of the image from images in memory, with all cores. One process works at a time: a
+round of one, then a round of the other; what counts is the median round.
 """
 
 import argparse
+import importlib.metadata
 import importlib.util
 import json
 import re
@@ -129,11 +130,8 @@ def work_when_told(work: dict[str, Callable[[], object]], seconds: float) -> Non
 
 
 def _versions() -> dict[str, str]:
-    import importlib.metadata as metadata
-
-    names = ("jax", "torch", "grad-cam") if "torch" in sys.modules else ("jax",)
-    return {n: metadata.version(n) for n in names if importlib.util.find_spec(n.split("-")[0])
-            or n == "grad-cam"}  # fmt: skip
+    names = ("torch", "grad-cam") if "torch" in sys.modules else ("jax", "flax")
+    return {name: importlib.metadata.version(name) for name in names}
 
 
 def rounds_of(commands: dict[str, list[str]], rounds: int) -> Iterator[tuple[str, dict]]:

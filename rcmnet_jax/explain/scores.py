@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rcmnet_jax.errors import DataError
-from rcmnet_jax.explain.boxes import BoxTable, box_in_pixels
+from rcmnet_jax.explain.boxes import Box, BoxTable, box_in_pixels
 from rcmnet_jax.explain.faithfulness import deletion_and_insertion
 from rcmnet_jax.explain.images import CellImage
 from rcmnet_jax.explain.localisation import (
@@ -47,29 +47,17 @@ def localisation_scores(
     Raises:
       DataError: no image has a box.
     """
-    found = [(i, boxes.find(image.file)) for i, image in enumerate(images)]
-    rows = np.array([i for i, box in found if box is not None], int)
-    if not rows.size:
-        raise DataError(
-            "none of the images has a box: the table must name them by class folder and file"
-        )
+    rows, in_pixels = _boxed(run, images, boxes)
     preprocess = run.restored.preprocess
-    in_pixels = [
-        box_in_pixels(box, images[i].size, preprocess) for i, box in found if box is not None
-    ]
     size = (preprocess.height, preprocess.width)
-
-    def of(maps: RunMaps) -> Localisation:
-        explained = maps.explained
-        return localise(explained.signed_Nxhxw[rows], in_pixels, size, explained.placement)
-
-    trained = of(run)
+    trained = localisation_of(run, images, boxes)
     classes = np.array([images[i].true_class or "unknown" for i in rows])
     against = {}
     for seed in seeds:
         ids = run.explained.class_ids_N
         fresh = untrained(run.restored, seed=seed)
-        maps = of(explain_run(run.name, fresh, images, class_ids=ids, **options))
+        other = explain_run(run.name, fresh, images, class_ids=ids, **options)
+        maps = localisation_of(other, images, boxes)
         compared = compare_localisation(trained, maps)
         against[str(seed)] = {**maps.summary(), "trained_minus_untrained": compared}
     middle = localise(np.repeat(spot(*size)[None], len(rows), axis=0), in_pixels, size, None)
@@ -83,6 +71,33 @@ def localisation_scores(
         "untrained": against,
         "controls": {"spot_in_the_middle": middle.summary()},
     }
+
+
+def localisation_of(run: RunMaps, images: Sequence[CellImage], boxes: BoxTable) -> Localisation:
+    """How the maps of those images that have a box lie to it, in their order.
+
+    Raises:
+      DataError: no image has a box.
+    """
+    rows, in_pixels = _boxed(run, images, boxes)
+    preprocess, explained = run.restored.preprocess, run.explained
+    size = (preprocess.height, preprocess.width)
+    return localise(explained.signed_Nxhxw[rows], in_pixels, size, explained.placement)
+
+
+def _boxed(
+    run: RunMaps, images: Sequence[CellImage], boxes: BoxTable
+) -> tuple[np.ndarray, list[Box]]:
+    """Which images have a box, and the boxes in the pixels that the network sees."""
+    found = [(i, boxes.find(image.file)) for i, image in enumerate(images)]
+    having = [(i, box) for i, box in found if box is not None]
+    if not having:
+        raise DataError(
+            "none of the images has a box: the table must name them by class folder and file"
+        )
+    preprocess = run.restored.preprocess
+    rows = np.array([i for i, _ in having], int)
+    return rows, [box_in_pixels(box, images[i].size, preprocess) for i, box in having]
 
 
 def randomisation_scores(run: RunMaps, *, seed: int = 0) -> dict[str, Any]:

@@ -20,14 +20,19 @@ from rcmnet_jax.explain.images import (
     find_images,
     read_images,
 )
+from rcmnet_jax.explain.localisation import compare_localisation
 from rcmnet_jax.explain.output import unique_names, write_explanation
 from rcmnet_jax.explain.run_maps import RunMaps, class_id, explain_run, untrained
 from rcmnet_jax.explain.scores import (
     faithfulness_scores,
+    localisation_of,
     localisation_scores,
     randomisation_scores,
 )
 from rcmnet_jax.training.score_run import split_of_run
+
+# One untrained network may point at the middle by luck.
+UNTRAINED_SEEDS = (0, 1, 2)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,11 +138,7 @@ def explain(request: Request) -> Done:
         )
         for index, (name, network, wanted) in enumerate(zip(names, restored, ids, strict=True))
     ]
-    scores = {
-        run.name: _scores(request, run, read.images, boxes)
-        for run in runs[: len(request.workdirs)]
-        if request.boxes or request.checks
-    }
+    scores = _all_scores(request, runs[: len(request.workdirs)], read.images, boxes)
     if request.pictures:
         settings = {**request.options, "found": len(references), "class": request.wanted_class}
         write_explanation(
@@ -165,12 +166,29 @@ def _references(request: Request, restored: Sequence[Restored]) -> tuple[list[Re
     return references, dataset.synthetic
 
 
+def _all_scores(
+    request: Request, runs: Sequence[RunMaps], images: Sequence[CellImage], boxes: BoxTable | None
+) -> dict[str, Any]:
+    """By network's name; with boxes, each beside the first on the same cells."""
+    if boxes is None and not request.checks:
+        return {}
+    scores = {run.name: _scores(request, run, images, boxes) for run in runs}
+    if boxes is not None:
+        first = localisation_of(runs[0], images, boxes)
+        for run in runs[1:]:
+            pair = compare_localisation(localisation_of(run, images, boxes), first)
+            scores[run.name]["localisation"][f"minus {runs[0].name}"] = pair
+    return scores
+
+
 def _scores(
     request: Request, run: RunMaps, images: Sequence[CellImage], boxes: BoxTable | None
 ) -> dict[str, Any]:
     scores: dict[str, Any] = {"settings": request.options, "step": run.restored.step}
     if boxes is not None:
-        scores["localisation"] = localisation_scores(run, images, boxes, **request.options)
+        scores["localisation"] = localisation_scores(
+            run, images, boxes, seeds=UNTRAINED_SEEDS, **request.options
+        )
     if request.checks:
         scores["randomisation"] = randomisation_scores(run)
         scores["faithfulness"] = faithfulness_scores(run)
@@ -191,6 +209,13 @@ def _score_lines(scores: dict[str, Any]) -> list[str]:
             f" ({_range(row['pointing'])})  {_value(row['energy'])} ({_range(row['energy'])})"
             f"  {row['area']:.3f}" + (f"  {row['empty']} empty" if row["empty"] else "")
             for name, row in rows.items()
+        ]
+        lines += [
+            f"    energy {name}: {_value(row['energy_difference'])}"
+            f" ({_range(row['energy_difference'])}); hits only here {row['hits_only_first']}, only"
+            f" there {row['hits_only_second']}, p = {row['mcnemar_p']:.2g}"
+            for name, row in found.items()
+            if name.startswith("minus ")
         ]
     if "randomisation" in scores:
         lines.append("  rank correlation when set back, down to")

@@ -86,7 +86,12 @@ def test_scores_of_trained_networks_with_their_controls(explained):
     assert set(found["per_class"]) == {"blue", "pale", "pink"}
     # The boxes are in the middle, and so is the spot.
     assert found["controls"]["spot_in_the_middle"]["pointing"]["k"] == 6
+    assert list(found["untrained"]) == ["0", "1", "2"]
     assert "trained_minus_untrained" in found["untrained"]["0"]
+    # The same weights, image by image.
+    pair = scores["again"]["localisation"]["minus trained"]
+    assert pair["energy_difference"]["value"] == 0
+    assert (pair["hits_only_first"], pair["hits_only_second"]) == (0, 0)
     assert next(iter(scores["trained"]["randomisation"])) == "head"
     assert set(scores["trained"]["faithfulness"]) == {"maps", "random", "spot_in_the_middle"}
 
