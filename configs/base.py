@@ -59,6 +59,9 @@ def base_config(model: str = "rcmnet") -> ml_collections.ConfigDict:
     config.data.split.val_fraction = 0.1  # Of what is left for training.
     config.data.split.group_by = "auto"  # auto | patient | slide | image.
     config.data.split.csv = ""  # A committed split to use instead.
+    config.data.split.folds = 0  # k: stratified k-fold instead of one split, all from one command.
+    config.data.split.leave_out = ""  # patient | slide | lab: each in turn is the test part.
+    config.data.split.fold = -1  # One fold alone, from 0; -1: all of them.
     config.data.synthetic = ml_collections.ConfigDict()
     config.data.synthetic.kind = "pbc"  # pbc (eight classes) | cart (two).
     config.data.synthetic.per_class = 60
@@ -93,6 +96,7 @@ def base_config(model: str = "rcmnet") -> ml_collections.ConfigDict:
     config.train.epochs = 30
     config.train.batch_size = 32  # Over all devices.
     config.train.steps_per_dispatch = 0  # Steps per call of the compiled loop; 0: by device.
+    config.train.repeats = 1  # Seeds: seed, seed + 1, ..., on the same splits.
     config.train.early_stop = 0  # Epochs without a better eval.metric; 0: never.
     # auto | never: with a frozen backbone, compute its features once and train on them.
     config.train.frozen_features = "auto"
@@ -102,6 +106,10 @@ def base_config(model: str = "rcmnet") -> ml_collections.ConfigDict:
     config.eval.batch_size = 64
     config.eval.metric = "balanced_accuracy"  # A key of training.scoring.METRICS.
     config.eval.test_at_end = True
+    # val | test: what the best epoch is chosen on. The test part is only watched to show what that
+    # does to a result (the paper did); every file of such a run says so.
+    config.eval.watch = "val"
+    config.eval.views = "one"  # one | paper: score the test part in six views each, as the paper.
 
     config.checkpoint = ml_collections.ConfigDict()
     config.checkpoint.every_steps = 0  # Besides the end of every epoch; 0: only there.
@@ -122,6 +130,12 @@ def base_config(model: str = "rcmnet") -> ml_collections.ConfigDict:
     config.log.tensorboard = True
     config.log.plots = True
     return config
+
+
+def as_published(config: ml_collections.ConfigDict) -> None:
+    """The paper's protocol to the letter: no validation, the test part watched while training."""
+    config.data.split.val_fraction = 0.0
+    config.eval.watch = "test"
 
 
 def shrink(config: ml_collections.ConfigDict) -> None:

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 
+from rcmnet_jax.checkpoints.digest import tree_sha256
 from rcmnet_jax.errors import CheckpointError
 from rcmnet_jax.types import PyTree
 
@@ -209,16 +209,6 @@ class CheckpointStore:
         shutil.rmtree(target, ignore_errors=True)
         source.rename(target)
         self._manager.reload()
-
-
-def tree_sha256(tree: PyTree) -> str:
-    """SHA-256 over paths, types, shapes and bytes of all leaves, in the order of their paths."""
-    digest = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        array = np.asarray(leaf)
-        digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}\n".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
 
 
 def _records_sha256(progress: dict[str, Any], meta: dict[str, Any]) -> str:

@@ -22,7 +22,7 @@ examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments."""
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--workdir", type=Path, help="a run of train.py")
+    what.add_argument("--workdir", type=Path, help="a run of train.py, or a bundle")
     what.add_argument(
         "--compare",
         nargs=2,
@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--source", help="where the run's own images are now, if they moved")
     parser.add_argument("--part", choices=("test", "val", "train"), default="test")
-    parser.add_argument("--out", type=Path, help="where to write; the workdir by default")
+    parser.add_argument("--out", type=Path, help="where to write; a run's workdir by default")
     parser.add_argument("--data-dir", help="where built data sets are kept")
     parser.add_argument("--batch-size", type=int, default=64)
     report = parser.add_argument_group("report", "one page that stands by itself, and its JSON")
@@ -77,10 +77,12 @@ def run(args: argparse.Namespace) -> int:
 def _score(args: argparse.Namespace) -> int:
     _check(args)
     options = _report_options(args)
-    from rcmnet_jax.checkpoints import load_run
-    from rcmnet_jax.training.score_run import HomeImages, score_other_images
+    from rcmnet_jax.checkpoints import load_model
+    from rcmnet_jax.training.score_run import HomeImages, score_other_images, tell_test_access
 
-    restored = load_run(args.workdir)
+    restored = load_model(args.workdir)
+    if not args.out and "bundle" in restored.meta:
+        raise UserError(f"{args.workdir} is a bundle: name a folder to write to with --out")
     out = args.out or args.workdir
     common = {"data_dir": args.data_dir, "batch_size": args.batch_size}
     if args.data:
@@ -91,6 +93,7 @@ def _score(args: argparse.Namespace) -> int:
     if args.external:
         return _external(args, restored, images, out, options, common)
     scored = images.score(args.part)
+    tell_test_access(scored, out)
     print(scored.write(out, restored.class_names).table())
     if options is not None:
         split = images.split
@@ -196,11 +199,32 @@ def _report(args: argparse.Namespace, restored, images, scored, pixels, **rest) 
 def _compare(args: argparse.Namespace) -> int:
     from rcmnet_jax.evaluation.comparison import compare
 
-    first, second = (p / "test_predictions.csv" if p.is_dir() else p for p in args.compare)
-    comparison = compare(first, second, names=(str(args.compare[0]), str(args.compare[1])))
-    print(comparison.table())
+    found = {}
+    for title, (first, second) in _pairs(*args.compare).items():
+        comparison = compare(first, second, names=(str(args.compare[0]), str(args.compare[1])))
+        print(f"{title}:\n{comparison.table()}" if title else comparison.table())
+        found[title or "test"] = comparison.to_dict()
     if args.out:
         from rcmnet_jax.evaluation.report import write_json
 
-        write_json(args.out / "comparison.json", comparison.to_dict())
+        write_json(args.out / "comparison.json", found if len(found) > 1 else comparison.to_dict())
     return OK
+
+
+def _pairs(first: Path, second: Path) -> dict[str, tuple[Path, Path]]:
+    """Predictions to compare: of two runs, or of each seed that both of two protocols have."""
+    files = [_predictions(path) for path in (first, second)]
+    common = sorted(files[0].keys() & files[1].keys())
+    if not common:
+        raise UserError(
+            f"{first} has {', '.join(files[0]) or 'no seeds'},"
+            f" {second} {', '.join(files[1]) or 'no seeds'}: name the folder of a seed"
+        )
+    return {name: (files[0][name], files[1][name]) for name in common}
+
+
+def _predictions(path: Path) -> dict[str, Path]:
+    if not path.is_dir():
+        return {"": path}
+    seeds = {p.parent.name: p for p in sorted(path.glob("seed*/test_predictions.csv"))}
+    return seeds or {"": path / "test_predictions.csv"}

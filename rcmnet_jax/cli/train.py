@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from rcmnet_jax.cli.exit_codes import INTERRUPTED, OK, STOPPED, USER_ERROR
 from rcmnet_jax.cli.logs import configure_logging
@@ -61,22 +62,42 @@ def main(argv: list[str]) -> int:
 def _train(argv: list[str]) -> int:
     config, workdir = _parse(argv)
     from rcmnet_jax.training.loop import Interrupted, train
+    from rcmnet_jax.training.protocol import is_protocol, run_protocol
 
     try:
-        summary = train(config, workdir)
+        if is_protocol(config):
+            _tell_protocol(run_protocol(config, workdir), workdir)
+        else:
+            _tell_run(train(config, workdir), workdir)
     except Interrupted as interrupted:
         print(interrupted, file=sys.stderr)
         return INTERRUPTED
+    return OK
+
+
+def _tell_protocol(summary: dict[str, Any], workdir: Path) -> None:
+    from rcmnet_jax.evaluation.seeds import SeedSummary
+
+    for seed, scores in summary["seeds"].items():
+        print(f"seed {seed}: {_top1(scores['accuracy'])}")
+    for name in ("accuracy", "balanced_accuracy"):
+        print(f"{name.replace('_', ' ')}: {SeedSummary.from_dict(summary[name]).text()}")
+    print(f"in {workdir}: summary.json, and of each seed test_metrics.json, test_predictions.csv")
+
+
+def _tell_run(summary: dict[str, Any], workdir: Path) -> None:
     best = summary["best"]
     print(f"best epoch {best['epoch']}: val {best['metric']} {_number(best['value'])}")
     if "test" in summary:
-        accuracy = summary["test"]["accuracy"]
-        print(
-            f"test top-1 {accuracy['k']}/{accuracy['n']} = {100 * accuracy['value']:.2f} %"
-            f" (95 % interval {100 * accuracy['low']:.2f} to {100 * accuracy['high']:.2f})"
-        )
+        print(f"test {_top1(summary['test']['accuracy'])}")
     print(f"in {workdir}: curves.png, test_confusion.png, test_metrics.json, checkpoints/")
-    return OK
+
+
+def _top1(accuracy: dict[str, Any]) -> str:
+    return (
+        f"top-1 {accuracy['k']}/{accuracy['n']} = {100 * accuracy['value']:.2f} %"
+        f" (95 % interval {100 * accuracy['low']:.2f} to {100 * accuracy['high']:.2f})"
+    )
 
 
 def _number(value: float | None) -> str:

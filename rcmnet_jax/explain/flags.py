@@ -17,14 +17,14 @@ class MapFacts:
     """The raw range of a signed map, and what is wrong with it.
 
     Attributes:
-      minimum: smallest value, before ReLU.
+      minimum: smallest value, before ReLU; None for a map that is not finite.
       maximum: largest value.
       flags: any of ``empty`` (no positive value: ReLU leaves nothing), ``flat`` (it varies by less
         than `FLAT_RANGE` of its magnitude) and ``not_finite``.
     """
 
-    minimum: float
-    maximum: float
+    minimum: float | None
+    maximum: float | None
     flags: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def map_facts(signed_hxw: np.ndarray) -> MapFacts:
     """Looks at one signed map, from ``relu=False``."""
     values = np.asarray(signed_hxw, np.float64)
     if not np.isfinite(values).all():
-        return MapFacts(float("nan"), float("nan"), ("not_finite",))
+        return MapFacts(None, None, ("not_finite",))
     low, high = float(values.min()), float(values.max())
     flags = []
     if high <= 0:

@@ -7,6 +7,8 @@ Linen's ``perturb`` keeps the one of initialisation (docs/decisions/0020).
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -68,6 +70,8 @@ def map_and_gradient(
     Returns:
       (B, h, w, C) and (B, h, w, C) float32 whatever the compute type, and (B, K) float32.
     """
+    # Linen's type says that any call may give a tuple; only one with `mutable` does.
+    apply: Any = partial(model.apply, variables, train=False)
 
     def score(logits_BxK: jax.Array) -> jax.Array:
         scores_BxK = TARGETS[target](logits_BxK)
@@ -76,18 +80,17 @@ def map_and_gradient(
         return jnp.take_along_axis(scores_BxK, ids_B[:, None], axis=1).sum()
 
     def from_features(f_BxhxwxC: jax.Array) -> tuple[jax.Array, jax.Array]:
-        logits_BxK = model.apply(variables, f_BxhxwxC, train=False, method="classify")
+        logits_BxK = apply(f_BxhxwxC, method="classify")
         return score(logits_BxK), logits_BxK
 
     def from_layer(zeros_BxhxwxC: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         with _at_layer(layer or "", zeros_BxhxwxC) as maps:
-            logits_BxK = model.apply(variables, x_BxHxWx3, train=False)
+            logits_BxK = apply(x_BxHxWx3)
         return score(logits_BxK), (maps[0], logits_BxK)
 
     if layer is None:
         # In bfloat16 networks too, the gradient and the sums over the map are taken in float32.
-        f_BxhxwxC = model.apply(variables, x_BxHxWx3, train=False, method="features")
-        f_BxhxwxC = f_BxhxwxC.astype(jnp.float32)
+        f_BxhxwxC = apply(x_BxHxWx3, method="features").astype(jnp.float32)
         gradient, logits_BxK = jax.grad(from_features, has_aux=True)(f_BxhxwxC)
         return f_BxhxwxC, gradient, logits_BxK
     shape = _shape_at(model, variables, x_BxHxWx3, layer)

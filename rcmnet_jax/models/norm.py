@@ -52,7 +52,7 @@ class Norm(nn.Module):
             )
         elif self.kind == "group":
             layer = nn.GroupNorm(
-                num_groups=_num_groups(x_BxHxWxC.shape[-1]),
+                num_groups=num_groups(x_BxHxWxC.shape[-1]),
                 scale_init=self.scale_init,
                 name="gn",
                 **common,
@@ -62,6 +62,6 @@ class Norm(nn.Module):
         return layer(x_BxHxWxC)
 
 
-def _num_groups(channels: int) -> int:
+def num_groups(channels: int) -> int:
     """The largest number of groups up to `MAX_GROUPS` that divides the channels."""
     return next(n for n in range(min(MAX_GROUPS, channels), 0, -1) if channels % n == 0)

@@ -67,7 +67,8 @@ class VGG19(nn.Module):
 
         Those of the convolutions are rectified; the last one is `features`' map.
         """
-        grid, layers = Grid(), {}
+        grid = Grid()
+        layers: dict[str, Grid] = {}
         for s, (count, _) in enumerate(self.stages, start=1):
             layers |= {f"stage{s}_relu{c}": grid for c in range(1, count + 1)}
             grid = grid.after(2, stride=2)

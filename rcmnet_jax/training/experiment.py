@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,18 +11,19 @@ import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from rcmnet_jax.checkpoints.restore import Restored, load_run
+from rcmnet_jax.checkpoints.restored import Restored
 from rcmnet_jax.data.augment import Augmentation
-from rcmnet_jax.data.cache import load_pixels
-from rcmnet_jax.data.dataset import SYNTHETIC, CellDataset, SyntheticOptions, prepare_dataset
+from rcmnet_jax.data.dataset import CellDataset
 from rcmnet_jax.data.on_demand import OnDemandPixels
 from rcmnet_jax.data.order import BatchOrder
 from rcmnet_jax.data.preprocess import Preprocess
-from rcmnet_jax.data.splits import Split, make_split, read_split_csv
+from rcmnet_jax.data.splits import Split
 from rcmnet_jax.data.statistics import channel_statistics
-from rcmnet_jax.errors import ConfigError, DataError
+from rcmnet_jax.errors import ConfigError
+from rcmnet_jax.interop.pretrained import open_weights
 from rcmnet_jax.models import create_model
 from rcmnet_jax.training.config_checks import check_values
+from rcmnet_jax.training.inputs import open_dataset, open_pixels, split_dataset
 from rcmnet_jax.training.mesh import make_mesh, require_divisible
 from rcmnet_jax.training.optimizer import make_optimizer, make_schedule
 from rcmnet_jax.training.steps import Recipe
@@ -142,7 +142,7 @@ def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
         steps_per_epoch=order.steps_per_epoch,
     )
     class_weights = _class_weights(config.optim, labels, dataset.class_names)
-    source = load_run(config.init.checkpoint) if config.init.checkpoint else None
+    source = _open_source(config, model, preprocess)
     params = _abstract_params(model, preprocess)
     unfreezing = unfreezing_epochs(params, config.init.unfreeze)
     trainable = _trainable(params, config.init.trainable, unfreezing)
@@ -187,57 +187,6 @@ def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
     )
 
 
-def open_dataset(data: ml_collections.ConfigDict, *, progress: bool) -> CellDataset:
-    """Builds or reuses the data set of a config group ``data``."""
-    return prepare_dataset(
-        data.name,
-        data.source or None,
-        data.data_dir or None,
-        synthetic=SyntheticOptions(**data.synthetic) if data.name == SYNTHETIC else None,
-        progress=progress,
-    )
-
-
-def open_pixels(
-    dataset: CellDataset, preprocess: Preprocess, data: ml_collections.ConfigDict, *, progress: bool
-) -> np.ndarray | OnDemandPixels:
-    """The decoded images of a data set, or, for ``data.cache=stream``, a stand-in that decodes."""
-    if data.cache == "stream":
-        return OnDemandPixels(dataset, preprocess)
-    return load_pixels(dataset, preprocess, data_dir=data.data_dir or None, progress=progress)
-
-
-def split_dataset(dataset: CellDataset, split: ml_collections.ConfigDict) -> Split:
-    """The split that a config group ``data.split`` describes, or the CSV it names."""
-    records = dataset.records
-    if split.csv:
-        return read_split_csv(
-            Path(split.csv),
-            files=records.file,
-            labels=records.label,
-            sha256=records.sha256,
-            class_names=dataset.class_names,
-        )
-    groups, level = dataset.groups(split.group_by)
-    if groups is not None and not np.all(groups != ""):
-        raise DataError(
-            f"data.split.group_by={level}, but not every image has a {level} id:"
-            f" complete the manifest's column {level}, or use group_by=image"
-        )
-    return make_split(
-        records.label,
-        files=records.file,
-        sha256=records.sha256,
-        class_names=dataset.class_names,
-        protocol=split.protocol,
-        seed=split.seed,
-        groups=groups,
-        level=level,
-        test_fraction=split.test_fraction,
-        val_fraction=split.val_fraction,
-    )
-
-
 def _abstract_params(model: nn.Module, preprocess: Preprocess) -> PyTree:
     """Shapes of the parameters."""
     image = jax.ShapeDtypeStruct((1, preprocess.height, preprocess.width, 3), np.float32)
@@ -260,6 +209,15 @@ def _trainable(
     if unfreezing:
         return tuple(sorted({*paths, *unfreezing}))
     return None if len(paths) == len(jax.tree.leaves(params)) else paths
+
+
+def _open_source(config, model: nn.Module, preprocess: Preprocess) -> Restored | None:
+    """The weights that ``init.checkpoint`` names: a run, a bundle or a PyTorch file."""
+    if not config.init.checkpoint:
+        return None
+    return open_weights(
+        config.init.checkpoint, model_name=config.model.name, model=model, preprocess=preprocess
+    )
 
 
 def _class_weights(optim, labels: np.ndarray, class_names) -> tuple[float, ...] | None:

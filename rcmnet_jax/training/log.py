@@ -12,6 +12,10 @@ import tqdm
 from rcmnet_jax.evaluation.curves import plot_curves
 
 METRICS_FILE = "metrics.jsonl"
+SHOWN = (
+    *("train_loss", "val_loss", "val_accuracy"),
+    *("test_loss", "test_accuracy", "images_per_second"),
+)
 # Drawing takes as long as an epoch of the smallest runs.
 SECONDS_BETWEEN_PLOTS = 10.0
 
@@ -87,7 +91,7 @@ class RunLog:
         if self._writer is not None:
             self._writer.write(step, values)
         for name, value in values.items():
-            if name in ("train_loss", "val_loss", "val_accuracy", "images_per_second"):
+            if name in SHOWN:
                 self._shown[name] = (
                     f"{value:.0f}" if name == "images_per_second" else f"{value:.4f}"
                 )

@@ -4,6 +4,7 @@ The paper says SGD and nothing more; what we chose for the rest is in
 docs/decisions/0006-optimizer.md.
 """
 
+import itertools
 from collections.abc import Mapping
 
 import jax
@@ -76,8 +77,7 @@ def make_optimizer(
     starts, factors = starts or {}, factors or {}
     clip = [optax.clip_by_global_norm(optim.clip_norm)] if optim.clip_norm else []
 
-    def one_group(group: tuple[int, float]) -> optax.GradientTransformation:
-        start, factor = group
+    def one_group(start: int, factor: float) -> optax.GradientTransformation:
         descent = optax.chain(
             optax.add_decayed_weights(optim.weight_decay, mask=kernels_only),
             optax.trace(optim.momentum, nesterov=optim.nesterov),
@@ -88,18 +88,14 @@ def make_optimizer(
 
     def groups_of(params: PyTree) -> PyTree:
         paths = flatten_dict(params, sep="/")
-        return unflatten_dict(
-            {path: (starts.get(path, 0), factors.get(path, 1.0)) for path in paths}, sep="/"
-        )
+        groups = {path: f"{starts.get(path, 0)}, {factors.get(path, 1.0)}" for path in paths}
+        return unflatten_dict(groups, sep="/")
 
-    groups = {
-        (start, factor) for start in {0, *starts.values()} for factor in {1.0, *factors.values()}
-    }
-    descent = (
-        one_group((0, 1.0))
-        if len(groups) == 1
-        else optax.partition({group: one_group(group) for group in groups}, groups_of)
-    )
+    if starts or factors:
+        kinds = itertools.product({0, *starts.values()}, {1.0, *factors.values()})
+        descent = optax.partition({f"{s}, {f}": one_group(s, f) for s, f in kinds}, groups_of)
+    else:
+        descent = one_group(0, 1.0)
     return optax.chain(*clip, descent, optax.scale_by_learning_rate(schedule))
 
 

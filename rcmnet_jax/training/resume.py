@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rcmnet_jax.checkpoints.restore import Restored
+from rcmnet_jax.checkpoints.restored import Restored
 from rcmnet_jax.checkpoints.store import CheckpointStore
 from rcmnet_jax.data.augment import standardize
 from rcmnet_jax.errors import CheckpointError
@@ -61,6 +61,7 @@ def restore_or_init(
             meta["transfer"] = saved.meta["transfer"]
         return saved.state, Progress.from_dict(saved.progress)
     if experiment.source is not None:
+        _tell_other_size(experiment)
         state, report = _take_weights(state, experiment.source, tuple(config.init.keep_fresh))
         meta["transfer"] = {"from": config.init.checkpoint, **report.to_dict()}
         logger.info("weights of %s:\n%s", config.init.checkpoint, report.table())
@@ -69,12 +70,28 @@ def restore_or_init(
     return put_replicated(state, experiment.mesh), Progress()
 
 
+def _tell_other_size(experiment: Experiment) -> None:
+    """Convolutions fit any size, and yet cells look different at another one."""
+    before, now = experiment.source and experiment.source.preprocess, experiment.preprocess
+    if before and (before.height, before.width) != (now.height, now.width):
+        logger.warning(
+            "the weights were trained at %dx%d pixels, this run is at %dx%d: cells appear larger or"
+            " smaller than the network knows them, and position tables are resized",
+            before.height,
+            before.width,
+            now.height,
+            now.width,
+        )
+
+
 def _take_weights(
     state: TrainState, source: Restored, keep_fresh: tuple[str, ...]
 ) -> tuple[TrainState, TransferReport]:
     """A fresh state with the weights of another run."""
     fresh = {"params": state.params, "batch_stats": state.batch_stats}
-    variables, report = transfer_params(source.variables, fresh, keep_fresh=keep_fresh)
+    variables, report = transfer_params(
+        source.variables, fresh, keep_fresh=(*keep_fresh, *source.absent)
+    )
     state = state.replace(
         params=variables["params"],
         batch_stats=variables.get("batch_stats", {}),

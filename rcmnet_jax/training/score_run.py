@@ -4,17 +4,18 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import ml_collections
 import numpy as np
 
-from rcmnet_jax.checkpoints.restore import Restored
+from rcmnet_jax.checkpoints.restored import Restored
 from rcmnet_jax.data.cache import load_pixels
 from rcmnet_jax.data.dataset import CellDataset, prepare_dataset
+from rcmnet_jax.data.splits import Split
 from rcmnet_jax.errors import DataError
 from rcmnet_jax.evaluation.metrics import Evaluation
 from rcmnet_jax.evaluation.report import write_evaluation
-from rcmnet_jax.training.experiment import open_dataset, split_dataset
+from rcmnet_jax.training.inputs import open_dataset, split_dataset
 from rcmnet_jax.training.predict import Predictor, softmax
+from rcmnet_jax.training.workdir import log_test_access, with_added_keys, write_errors_told
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -86,15 +87,10 @@ class HomeImages:
         data_dir: str | None = None,
         batch_size: int = 64,
     ):
-        data = ml_collections.ConfigDict(restored.meta["config"]["data"])
-        data.source = source or data.source
-        data.data_dir = data_dir or data.data_dir
-        self.restored, self.config = restored, data
-        self.dataset = open_dataset(data, progress=True)
-        self.split = split_dataset(self.dataset, data.split)
-        _require_hash("images", self.dataset.data_sha256, restored.meta["data"]["sha256"])
-        _require_hash("split", self.split.sha256, restored.meta["split"]["sha256"])
-        self.pixels = load_pixels(self.dataset, restored.preprocess, data_dir=data.data_dir or None)
+        self.restored = restored
+        self.dataset, self.split = split_of_run(restored, source=source, data_dir=data_dir)
+        data_dir = data_dir or with_added_keys(restored.meta["config"]).data.data_dir or None
+        self.pixels = load_pixels(self.dataset, restored.preprocess, data_dir=data_dir)
         self._predictor = _predictor(restored, batch_size)
 
     def score(self, part: str) -> Scored:
@@ -141,7 +137,39 @@ def score_part(
       DataError: the images or the split are not those of the run, or the part is empty.
     """
     images = HomeImages(restored, source=source, data_dir=data_dir, batch_size=batch_size)
-    return images.score(part).write(out, restored.class_names)
+    scored = images.score(part)
+    tell_test_access(scored, out)
+    return scored.write(out, restored.class_names)
+
+
+def tell_test_access(scored: Scored, out: Path) -> None:
+    """Notes that the test part was looked at, in the folder where its scores go."""
+    if scored.part == "test":
+        with write_errors_told(out):
+            log_test_access(out, scored.meta["step"], "scored by rcmnet evaluate")
+
+
+def split_of_run(
+    restored: Restored, *, source: str | None = None, data_dir: str | None = None
+) -> tuple[CellDataset, Split]:
+    """The images of a run and their split, proved to be those it was trained with.
+
+    Args:
+      restored: from `load_run`.
+      source: where the images are now, if not where they were.
+      data_dir: where built data sets are kept.
+
+    Raises:
+      DataError: the images or the split are not those of the run.
+    """
+    data = with_added_keys(restored.meta["config"]).data
+    data.source = source or data.source
+    data.data_dir = data_dir or data.data_dir
+    dataset = open_dataset(data, progress=True)
+    split = split_dataset(dataset, data.split)
+    _require_hash("images", dataset.data_sha256, restored.meta["data"]["sha256"])
+    _require_hash("split", split.sha256, restored.meta["split"]["sha256"])
+    return dataset, split
 
 
 def score_other_images(

@@ -1,11 +1,12 @@
 """The folder of one run: its lock, its config, and whether it may go on."""
 
 import contextlib
+import datetime
 import errno
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import ml_collections
 from rcmnet_jax.errors import ConfigError, UserError
 
 CONFIG_FILE = "config.json"
+TEST_ACCESS_FILE = "test_access.jsonl"
 # Keys that change neither the batches nor, beyond rounding, the arithmetic of a run, so they may
 # differ on resume.
 FREE_KEYS = (
@@ -27,6 +29,20 @@ FREE_KEYS = (
     "checkpoint.",
     "log.",
 )
+
+
+# Keys that older runs lack, with what they did.
+ADDED_KEYS: dict[str, Any] = {
+    "data.split.folds": 0,
+    "data.split.leave_out": "",
+    "data.split.fold": -1,
+    "eval.views": "one",
+    "eval.watch": "val",
+    "init.unfreeze": [],
+    "optim.lr_factors": [],
+    "train.frozen_features": "auto",
+    "train.repeats": 1,
+}
 
 
 @contextlib.contextmanager
@@ -106,6 +122,14 @@ def require_same_config(config: ml_collections.ConfigDict, workdir: Path) -> Non
         _require_same(_read_config(path), now, workdir)
 
 
+def with_added_keys(saved: Mapping[str, Any]) -> ml_collections.ConfigDict:
+    """The config of a run, as its checkpoint or folder has it, with the keys of today."""
+    config = ml_collections.ConfigDict(saved)
+    missing = {k: v for k, v in ADDED_KEYS.items() if k not in flatten_config(config)}
+    config.update_from_flattened_dict(missing)
+    return config
+
+
 def write_config(config: ml_collections.ConfigDict, workdir: Path) -> None:
     """Writes ``config.json``, which from then on binds the folder to this config."""
     path = workdir / CONFIG_FILE
@@ -120,7 +144,7 @@ def _to_json(config: ml_collections.ConfigDict) -> str:
 
 def _read_config(path: Path) -> ml_collections.ConfigDict:
     try:
-        return ml_collections.ConfigDict(json.loads(path.read_text()))
+        return with_added_keys(json.loads(path.read_text()))
     except (OSError, ValueError) as error:
         raise UserError(
             f"{path} cannot be read ({error}): restore it, or choose another --workdir"
@@ -142,3 +166,15 @@ def _require_same(
             f"{'; ...' if len(differing) > 3 else ''}):"
             " use the same command to resume it, or another --workdir"
         )
+
+
+def log_test_access(workdir: Path, step: int, why: str) -> None:
+    """Notes in ``test_access.jsonl`` that the test part was looked at, when and with what weights.
+
+    A test part says something about new images as long as nothing was chosen by it; this file is
+    what a reader has to believe that.
+    """
+    workdir.mkdir(parents=True, exist_ok=True)
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    with (workdir / TEST_ACCESS_FILE).open("a") as file:
+        file.write(json.dumps({"time": now, "step": step, "why": why}) + "\n")

@@ -1,0 +1,104 @@
+"""From the config group ``data`` to images and to who trains, validates and tests."""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+import ml_collections
+import numpy as np
+
+from rcmnet_jax.data.cache import load_pixels
+from rcmnet_jax.data.dataset import SYNTHETIC, CellDataset, SyntheticOptions, prepare_dataset
+from rcmnet_jax.data.on_demand import OnDemandPixels
+from rcmnet_jax.data.preprocess import Preprocess
+from rcmnet_jax.data.splits import (
+    Split,
+    make_folds,
+    make_leave_one_group_out,
+    make_split,
+    read_split_csv,
+)
+from rcmnet_jax.errors import ConfigError, DataError
+
+
+def open_dataset(data: ml_collections.ConfigDict, *, progress: bool) -> CellDataset:
+    """Builds or reuses the data set of a config group ``data``."""
+    return prepare_dataset(
+        data.name,
+        data.source or None,
+        data.data_dir or None,
+        synthetic=SyntheticOptions(**data.synthetic) if data.name == SYNTHETIC else None,
+        progress=progress,
+    )
+
+
+def open_pixels(
+    dataset: CellDataset, preprocess: Preprocess, data: ml_collections.ConfigDict, *, progress: bool
+) -> np.ndarray | OnDemandPixels:
+    """The decoded images of a data set, or, for ``data.cache=stream``, a stand-in that decodes."""
+    if data.cache == "stream":
+        return OnDemandPixels(dataset, preprocess)
+    return load_pixels(dataset, preprocess, data_dir=data.data_dir or None, progress=progress)
+
+
+def split_dataset(dataset: CellDataset, split: ml_collections.ConfigDict) -> Split:
+    """The split that a config group ``data.split`` describes, or the CSV it names."""
+    if split.csv:
+        return read_split_csv(Path(split.csv), **dataset.split_columns)
+    if split.folds or split.leave_out:
+        folds = _folds(dataset, split)
+        if not 0 <= split.fold < len(folds):
+            raise ConfigError(
+                f"data.split.fold={split.fold} is not one of {len(folds)} folds: count from 0"
+            )
+        return folds[split.fold]
+    groups, level = _groups(dataset, split.group_by)
+    return make_split(
+        **dataset.split_columns,
+        protocol=split.protocol,
+        seed=split.seed,
+        groups=groups,
+        level=level,
+        test_fraction=split.test_fraction,
+        val_fraction=split.val_fraction,
+    )
+
+
+def count_folds(config: ml_collections.ConfigDict) -> int:
+    """How many folds a config's data set is cut into; 1 without folds, or with one chosen."""
+    split = config.data.split
+    if not (split.folds or split.leave_out) or split.fold >= 0:
+        return 1
+    return len(_folds(open_dataset(config.data, progress=config.log.progress), split))
+
+
+def _folds(dataset: CellDataset, split: ml_collections.ConfigDict) -> list[Split]:
+    """All folds of a data set, by number or by group."""
+    if split.folds and split.leave_out:
+        raise ConfigError("data.split.folds and data.split.leave_out exclude each other: unset one")
+    if split.leave_out:
+        groups, level = _groups(dataset, split.leave_out)
+        if groups is None:
+            raise ConfigError("data.split.leave_out must be patient, slide or lab")
+        make: Callable[..., list[Split]] = make_leave_one_group_out
+    else:
+        groups, level = _groups(dataset, split.group_by)
+        make = functools.partial(make_folds, folds=split.folds)
+    return make(
+        **dataset.split_columns,
+        seed=split.seed,
+        groups=groups,
+        level=level,
+        val_fraction=split.val_fraction,
+    )
+
+
+def _groups(dataset: CellDataset, group_by: str) -> tuple[np.ndarray | None, str]:
+    """What a split keeps whole, complete, and its name."""
+    groups, level = dataset.groups(group_by)
+    if groups is not None and not np.all(groups != ""):
+        raise DataError(
+            f"the split goes by {level}, but not every image has a {level} id:"
+            f" complete the manifest's column {level}, or use data.split.group_by=image"
+        )
+    return groups, level
