@@ -5,6 +5,7 @@ import itertools
 import json
 import pickle
 import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rcmnet_jax.checkpoints import load_run
+from rcmnet_jax.checkpoints.bundle import read_bundle, write_bundle
 from rcmnet_jax.errors import CheckpointError, UserError
 from rcmnet_jax.interop.torch import from_torch_state_dict, to_torch_state_dict
+from rcmnet_jax.interop.torch_files import read_torch_file, write_torch_file
 from rcmnet_jax.models import create_model
 from rcmnet_jax.training.loop import train
+from tests.checkpoints.test_bundle import record_with, restored_of, rewritten
 from tests.fuzz.harness import survives
-from tests.fuzz.inputs import bent, bent_arrays, bent_json
+from tests.fuzz.inputs import JSON, bent, bent_arrays, bent_json
 from tests.training.runs import config_of
 
 SMALL = {"width": 8, "stage_sizes": (1, 1, 1, 1)}
@@ -122,6 +126,82 @@ def test_some_checkpoints(trained, tmp_path):
 @pytest.mark.timeout(3600)
 def test_many_checkpoints(trained, tmp_path):
     try_checkpoints(trained, tmp_path, 400)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("bundle") / "model.rcmnet"
+    write_bundle(path, restored_of(), card="# card")
+    return path
+
+
+@st.composite
+def _bundle_damage(draw: st.DrawFn, bundle: Path) -> tuple[bytes | None, dict]:
+    """Bent bytes of the file, or entries of its record, whose hash is made to fit."""
+    if draw(st.booleans()):
+        return draw(bent(st.just(bundle.read_bytes()))), {}
+    with zipfile.ZipFile(bundle) as archive:
+        record = json.loads(archive.read("bundle.json"))
+    key = draw(st.sampled_from(sorted(set(record) - {"sha256"})))
+    try:
+        changed = json.loads(draw(bent_json({key: record[key]})))
+    except ValueError:
+        changed = None
+    value = changed[key] if isinstance(changed, dict) and key in changed else draw(JSON)
+    return None, {key: value}
+
+
+def try_bundles(bundle: Path, root: Path, count: int) -> None:
+    numbers = itertools.count()
+
+    @many(count)
+    @given(_bundle_damage(bundle))
+    def one(change):
+        folder = root / str(next(numbers))
+        folder.mkdir()
+        path = folder / "model.rcmnet"
+        data, entries = change
+        if data is None:
+            rewritten(bundle, path, **{"bundle.json": record_with(bundle, **entries)})
+        else:
+            path.write_bytes(data)
+        survives(lambda: read_bundle(path), folder)
+        shutil.rmtree(folder)
+
+    one()
+
+
+def test_some_bundles(bundle, tmp_path):
+    try_bundles(bundle, tmp_path, 20)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_many_bundles(bundle, tmp_path):
+    try_bundles(bundle, tmp_path, 500)
+
+
+def try_weight_files(state: dict[str, np.ndarray], root: Path, count: int) -> None:
+    path = root / "weights.safetensors"
+    write_torch_file(path, {name: state[name] for name in sorted(state)[:6]})
+    whole = path.read_bytes()
+
+    @many(count)
+    @given(bent(st.just(whole)))
+    def one(data):
+        path.write_bytes(data)
+        survives(lambda: read_torch_file(path), root)
+
+    one()
+
+
+def test_some_weight_files(state, tmp_path):
+    try_weight_files(state, tmp_path, 20)
+
+
+@pytest.mark.slow
+def test_many_weight_files(state, tmp_path):
+    try_weight_files(state, tmp_path, 500)
 
 
 class Harm:
