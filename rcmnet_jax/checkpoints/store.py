@@ -163,13 +163,22 @@ class CheckpointStore:
             )
         return None
 
-    def newest_meta(self) -> dict[str, Any] | None:
-        """The ``meta`` of the newest checkpoint where it can be read; no arrays are touched."""
+    def metas(self) -> Iterator[dict[str, Any]]:
+        """Each ``meta`` that can be read, the newest first; no arrays are touched.
+
+        They are not proved to be what was saved: only `restore` does that.
+        """
         for step in reversed(self.steps):
-            with contextlib.suppress(DAMAGE):
+            try:
                 args = ocp.args.Composite(meta=ocp.args.JsonRestore())
-                return dict(self._manager.restore(step, args=args)["meta"])
-        return None
+                meta = dict(self._manager.restore(step, args=args)["meta"])
+            except DAMAGE:
+                continue
+            yield meta
+
+    def newest_meta(self) -> dict[str, Any] | None:
+        """The first of `metas`, or None."""
+        return next(self.metas(), None)
 
     def _restore_step(self, step: int, template: PyTree) -> Saved:
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)

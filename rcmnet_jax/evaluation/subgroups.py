@@ -84,7 +84,7 @@ def subgroup_table(
                     labels[here],
                     probabilities[here],
                     "balanced_accuracy",
-                    groups=None if groups is None else [groups[i] for i in here],
+                    groups=None if groups is None else [groups[int(i)] for i in here],
                     samples=samples,
                     seed=seed,
                 ),

@@ -113,7 +113,8 @@ def write_report(
 
 
 def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{percent_floor(value)} %"
+    # A no-break space: a unit alone in a line is read as nothing.
+    return "-" if value is None else f"{percent_floor(value)}\u00a0%"
 
 
 def _number(value: float | None, digits: int = 4) -> str:

@@ -234,7 +234,7 @@ def _shift(
     present: Sequence[int],
 ) -> dict[str, Any]:
     """How far away the set is, without its labels."""
-    plain = answers.get(()) if () in answers else lab.probabilities(images, [()])[()]
+    plain = answers[()] if () in answers else lab.probabilities(images, [()])[()]
     sample = lab.home
     here = validation.rows if validation is not None else home.split.indices("train")[:_HOME_SAMPLE]
     at_home = home.pixels[here]
@@ -259,7 +259,7 @@ def _pooled(restored: Restored, pixels: np.ndarray) -> np.ndarray:
     @jax.jit
     def features(piece):
         x = standardize(piece.astype(jnp.float32) / 255, restored.mean, restored.std)
-        f = restored.model.apply(restored.variables, x, train=False, method="features")
+        f: Any = restored.model.apply(restored.variables, x, train=False, method="features")
         return f.astype(jnp.float32).mean((1, 2))
 
     size = min(64, len(pixels))

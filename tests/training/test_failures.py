@@ -3,6 +3,7 @@
 docs/reliability.md names these tests beside what is promised.
 """
 
+import gc
 import os
 import random
 import shutil
@@ -24,6 +25,13 @@ from tests.training.interrupted import broken_config, outcome, run_until
 # Orbax forgets coroutines and callbacks when a read fails.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 QUICK_DAMAGE = ("flip_bit",)
+
+
+@pytest.fixture(autouse=True)
+def _collected():
+    """They are told when they are collected, which must be while the filter above holds."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="module")

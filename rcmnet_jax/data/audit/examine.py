@@ -178,7 +178,7 @@ def read_audit(path: str | os.PathLike[str]) -> Audit:
     """
     try:
         return Audit.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"the audit {path} cannot be read ({error}): build it again") from error
