@@ -121,6 +121,7 @@ def grid_picture(
                 pixels = shown_pixels(image, run.restored.preprocess)
                 canvas.paste(_fit(shown_overlay(run, index, pixels), tile), at)
                 told = f"{run.predicted(index)} {100 * run.confidence(index):.0f} %"
+                told = ", ".join([told, *run.facts[index].flags])
                 colour = _colour(run.correct(index, image.true_class))
                 _write(draw, (left, at[1] + tile), told, tile, colour)
     return np.asarray(canvas)
