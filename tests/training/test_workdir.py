@@ -104,7 +104,7 @@ def test_other_system_errors_are_left_alone(tmp_path):
 
 @pytest.mark.parametrize("group", [None, 3, "gone"])
 def test_a_config_that_lost_a_group_is_another_config(tmp_path, group):
-    config = base_config()
+    config = synthetic.get_config()
     write_config(config, tmp_path)
     saved = json.loads((tmp_path / "config.json").read_text())
     if group == "gone":
