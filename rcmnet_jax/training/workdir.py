@@ -125,8 +125,14 @@ def require_same_config(config: ml_collections.ConfigDict, workdir: Path) -> Non
 def with_added_keys(saved: Mapping[str, Any]) -> ml_collections.ConfigDict:
     """The config of a run, as its checkpoint or folder has it, with the keys of today."""
     config = ml_collections.ConfigDict(saved)
-    missing = {k: v for k, v in ADDED_KEYS.items() if k not in flatten_config(config)}
-    config.update_from_flattened_dict(missing)
+    for key, value in ADDED_KEYS.items():
+        *groups, name = key.split(".")
+        place: Any = config
+        for group in groups:
+            place = place.get(group) if isinstance(place, ml_collections.ConfigDict) else None
+        # A file that lacks a whole group is damaged, and is told as another config.
+        if isinstance(place, ml_collections.ConfigDict) and name not in place:
+            place[name] = value
     return config
 
 

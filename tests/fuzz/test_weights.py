@@ -70,7 +70,7 @@ def try_states(state: dict[str, np.ndarray], count: int) -> None:
 
 
 def test_some_state_dicts(state):
-    try_states(state, 20)
+    try_states(state, 10)
 
 
 @pytest.mark.slow
@@ -119,7 +119,7 @@ def try_checkpoints(run: Path, root: Path, count: int) -> None:
 
 
 def test_some_checkpoints(trained, tmp_path):
-    try_checkpoints(trained, tmp_path, 10)
+    try_checkpoints(trained, tmp_path, 6)
 
 
 @pytest.mark.slow
