@@ -21,12 +21,18 @@ Max-pooling 3x3/2 of (64, 32, 32, 64), forward / gradient: windowed 2.4 / 71, sl
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
+# From which side of the result and which number of output channels the kernel gradient is taken in
+# a scan, and how many rows of patches it holds at once: about a megabyte or two.
+SMALLEST_SCANNED = 12
+FEWEST_SCANNED = 32
+ROWS_AT_ONCE = 2048
 # torchvision's initialisation of convolutions: kaiming normal, fan out (He et al. 2015).
 kaiming_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 # PyTorch's default for dense layers: uniform in +-1/sqrt(fan_in).
@@ -63,6 +69,10 @@ def conv2d(
     smallest = (min(height, width) + 2 * padding - kernel_size) // stride + 1
     if smallest < kernel_size and x_BxHxWxC.shape[-1] > 8:
         return patch_conv2d(x_BxHxWxC, kernel, stride=stride, padding=padding)
+    # With the batch spread over several devices the scan would move images between them.
+    alone = jax.device_count() == 1
+    if alone and smallest >= SMALLEST_SCANNED and kernel.shape[-1] >= FEWEST_SCANNED:
+        return scanned_conv2d(x_BxHxWxC, kernel, stride, padding)
     return plain_conv2d(x_BxHxWxC, kernel, stride=stride, padding=padding)
 
 
@@ -100,6 +110,60 @@ def patch_conv2d(
     taps = kernel[rows.start : rows.stop, cols.start : cols.stop]
     taps = taps.reshape(len(windows) * channels, -1)
     return (patches @ taps).reshape(batch, out_h, out_w, -1)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def scanned_conv2d(x_BxHxWxC: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+    """`plain_conv2d` whose kernel gradient is a sum over a few images at a time.
+
+    The gradient is the product of the result's gradient with the patches of the input. The patches
+    of a whole batch are nine times the input or more; of a few images they stay in the cache.
+    """
+    return plain_conv2d(x_BxHxWxC, kernel, stride=stride, padding=padding)
+
+
+def _scanned_forward(x, kernel, stride: int, padding: int):
+    return plain_conv2d(x, kernel, stride=stride, padding=padding), (x, kernel)
+
+
+def _scanned_backward(stride: int, padding: int, residuals, g):
+    x, kernel = residuals
+    # What is not asked for (of images, of frozen kernels) the compiler leaves out.
+    _, pull = jax.vjp(lambda x: plain_conv2d(x, kernel, stride=stride, padding=padding), x)
+    return pull(g)[0], _kernel_gradient(x, g, kernel.shape[0], stride, padding)
+
+
+scanned_conv2d.defvjp(_scanned_forward, _scanned_backward)
+
+
+def _kernel_gradient(x, g, k: int, stride: int, padding: int) -> jax.Array:
+    """Gradient (k, k, C, D) of a convolution's kernel, in a scan over groups of images."""
+    batch, out_h, out_w, features = g.shape
+    at_once = _images_at_once(batch, out_h * out_w)
+    pads = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+
+    def add(total_DxP, images):
+        x, g = images
+        windows = _windows(jnp.pad(x, pads), range(k), range(k), out_h, out_w, stride)
+        patches = jnp.concatenate(windows, axis=-1).reshape(at_once * out_h * out_w, -1)
+        # This way round the longer side is the contiguous one of the product.
+        return total_DxP + g.reshape(-1, features).T @ patches, None
+
+    def groups(a):
+        return a.reshape(batch // at_once, at_once, *a.shape[1:])
+
+    zeros = jnp.zeros((features, k * k * x.shape[-1]), g.dtype)
+    total_DxP, _ = jax.lax.scan(add, zeros, (groups(x), groups(g)))
+    return total_DxP.T.reshape(k, k, x.shape[-1], features)
+
+
+def _images_at_once(batch: int, positions: int) -> int:
+    """The most images that divide the batch and whose patches are at most `ROWS_AT_ONCE` rows."""
+    return max(
+        n
+        for n in range(1, batch + 1)
+        if batch % n == 0 and (n == 1 or n * positions <= ROWS_AT_ONCE)
+    )
 
 
 def max_pool(x_BxHxWxC: jax.Array, *, size: int, stride: int, padding: int = 0) -> jax.Array:
