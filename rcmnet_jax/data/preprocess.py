@@ -95,6 +95,13 @@ class Preprocess:
                 f"each side must be {MIN_SIDE} pixels or more, the area at most {MAX_PIXELS}"
             )
 
+    def crop_box(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """What is kept of an image of this size: left, top, right, bottom in its pixels."""
+        scale = max(self.width / width, self.height / height)
+        box_width, box_height = min(self.width / scale, width), min(self.height / scale, height)
+        left, top = (width - box_width) / 2, (height - box_height) / 2
+        return left, top, min(left + box_width, width), min(top + box_height, height)
+
     def to_dict(self) -> dict[str, Any]:
         """What goes into checkpoints and cache keys."""
         return {
@@ -271,15 +278,7 @@ def _cover(image: Image.Image, preprocess: Preprocess) -> Image.Image:
     target = (preprocess.width, preprocess.height)
     if image.size == target:
         return image
-    width, height = image.size
-    scale = max(target[0] / width, target[1] / height)
-    box_width, box_height = min(target[0] / scale, width), min(target[1] / scale, height)
-    left, top = (width - box_width) / 2, (height - box_height) / 2
-    return image.resize(
-        target,
-        Image.Resampling.BICUBIC,
-        box=(left, top, min(left + box_width, width), min(top + box_height, height)),
-    )
+    return image.resize(target, Image.Resampling.BICUBIC, box=preprocess.crop_box(*image.size))
 
 
 def _one_line(error: BaseException) -> str:

@@ -27,11 +27,16 @@ from rcmnet_jax.evaluation.figure import (
     save,
 )
 
-_LOSSES = (("train_loss", "training", BLUE, "-"), ("val_loss", "validation", RED, "--"))
+_LOSSES = (
+    ("train_loss", "training", BLUE, "-"),
+    ("val_loss", "validation", RED, "--"),
+    ("test_loss", "test, watched", RED, "--"),
+)
 _ACCURACIES = (
     ("train_accuracy", "training", BLUE, "-"),
     ("val_accuracy", "validation", RED, "--"),
     ("val_balanced_accuracy", "validation, balanced", GREEN, ":"),
+    ("test_accuracy", "test, watched", RED, "--"),
 )
 _RATE = (("learning_rate", "learning rate", GREY, "-"),)
 
@@ -87,8 +92,8 @@ def plot_curves(
 
     Args:
         history: rows with ``epoch`` (float) and any of ``train_loss, train_accuracy, val_loss,
-            val_accuracy, val_balanced_accuracy, learning_rate``; others are ignored, and so are
-            values that are missing or not finite.
+            val_accuracy, val_balanced_accuracy, test_loss, test_accuracy, learning_rate``; others
+            are ignored, and so are values that are missing or not finite.
         path: the PNG, 1000 px wide.
         synthetic: say in the title that the images are synthetic.
 

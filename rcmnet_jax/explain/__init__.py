@@ -1,3 +1,7 @@
-"""Where the network looked: class activation maps of the last feature map."""
+"""Where the network looked: class activation maps, attention, and what they are worth."""
 
+from rcmnet_jax.explain.grad_cam import ClassMaps as ClassMaps
+from rcmnet_jax.explain.grad_cam import class_maps as class_maps
 from rcmnet_jax.explain.grad_cam import grad_cam as grad_cam
+from rcmnet_jax.explain.layers import layer_grid as layer_grid
+from rcmnet_jax.explain.layers import layer_names as layer_names

@@ -1,12 +1,11 @@
 """Grad-CAM by `jax.grad`, whole batches at a time (RCMNet section 3.5; Selvaraju et al. 2017).
 
-The gradient is taken of the classifier with respect to the feature map, which the network gives
-out by its ``features`` and ``classify`` methods: no hooks, and nothing below the map is ever
-differentiated, so a map costs little more than a forward pass.
+The gradient is taken with respect to the feature map, and nothing below the map is ever
+differentiated, so a map costs little more than a forward pass. No hooks.
 """
 
-from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,13 +13,21 @@ import numpy as np
 from flax import linen as nn
 
 from rcmnet_jax.errors import UserError
+from rcmnet_jax.explain.layers import TARGETS, check_layer, map_and_gradient
+from rcmnet_jax.explain.methods import METHODS
 from rcmnet_jax.types import Variables
 
-# From logits (B, K) to the scores S that are explained.
-TARGETS: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "logit": lambda logits_BxK: logits_BxK,
-    "probability": nn.softmax,
-}
+
+class ClassMaps(NamedTuple):
+    """Maps and logits of a batch, from one forward pass.
+
+    Attributes:
+      cam_Bxhxw: raw maps, float32.
+      logits_BxK: float32.
+    """
+
+    cam_Bxhxw: jax.Array
+    logits_BxK: jax.Array
 
 
 def grad_cam(
@@ -30,6 +37,7 @@ def grad_cam(
     class_ids_B: jax.Array,
     *,
     target: str = "logit",
+    layer: str | None = None,
     relu: bool = True,
 ) -> jax.Array:
     """Raw Grad-CAM maps of a batch of images, one for the given class of each.
@@ -39,9 +47,8 @@ def grad_cam(
         alpha_k = mean over (i, j) of dS_c / dA_ijk
         map_ij  = ReLU(sum over k of alpha_k A_ijk)
 
-    A is ``model.features(x)``, after the BoT block where there is one. The network runs as in
-    evaluation (``train=False``), so the images of a batch do not influence each other. Pure;
-    compiled on first use for a model and shape, and usable inside `jax.jit`.
+    The network runs as in evaluation (``train=False``), so the images of a batch do not influence
+    each other. Pure; compiled on first use for a model and shape, and usable inside `jax.jit`.
 
     Args:
       model: one of the six networks, or any Linen module with ``features`` and ``classify``
@@ -51,38 +58,71 @@ def grad_cam(
       class_ids_B: integer class to explain for each image, (B,), in [0, K). Under a trace they
         cannot be checked; an id out of range then gives a map of NaN.
       target: S, the class ``logit``, or the softmax ``probability`` as RCMNet writes it.
+      layer: whose output A is, one of ``model.layers``: ``stage3``, ``stage3/block2/cbam``,
+        ``bot``, ... None: ``model.features(x)``, the last, after the BoT block where there is one.
       relu: ``False`` leaves the map signed, evidence against the class being negative.
 
     Returns:
       (B, h, w) float32, neither normalised nor resized.
 
     Raises:
-      UserError: unknown target, class ids not (B,) integers, or a class id out of range.
+      UserError: unknown target or layer, class ids not (B,) integers, or a class id out of range.
+    """
+    maps = class_maps(
+        model, variables, x_BxHxWx3, class_ids_B, target=target, layer=layer, relu=relu
+    )
+    return maps.cam_Bxhxw
+
+
+def class_maps(
+    model: nn.Module,
+    variables: Variables,
+    x_BxHxWx3: jax.Array,
+    class_ids_B: jax.Array | None,
+    *,
+    method: str = "grad_cam",
+    target: str = "logit",
+    layer: str | None = None,
+    relu: bool = True,
+) -> ClassMaps:
+    """`grad_cam` or a relative of it, with the logits beside the maps.
+
+    Args:
+      model: see `grad_cam`.
+      variables: see `grad_cam`.
+      x_BxHxWx3: see `grad_cam`.
+      class_ids_B: see `grad_cam`; None explains the class with the largest logit.
+      method: a key of `METHODS`: ``grad_cam``, ``grad_cam_pp``, ``hires_cam``, ``layer_cam`` or
+        ``eigen_cam``.
+      target: see `grad_cam`.
+      layer: see `grad_cam`.
+      relu: see `grad_cam`.
+
+    Raises:
+      UserError: as `grad_cam`, or an unknown method.
     """
     if target not in TARGETS:
         raise UserError(f"Grad-CAM target {target!r} is not one of {', '.join(TARGETS)}")
-    class_ids_B = _checked_class_ids(class_ids_B, x_BxHxWx3.shape[0], model.num_classes)
-    return _grad_cam(model, dict(variables), x_BxHxWx3, class_ids_B, target, relu)
+    if method not in METHODS:
+        raise UserError(f"the method {method!r} is not one of {', '.join(METHODS)}")
+    check_layer(model, layer)
+    if class_ids_B is not None:
+        class_ids_B = _checked_class_ids(class_ids_B, x_BxHxWx3.shape[0], model.num_classes)
+    return _class_maps(model, dict(variables), x_BxHxWx3, class_ids_B, method, target, layer, relu)
 
 
-@partial(jax.jit, static_argnames=("model", "target", "relu"))
-def _grad_cam(model, variables, x_BxHxWx3, class_ids_B, target, relu) -> jax.Array:
-    f_BxhxwxC = model.apply(variables, x_BxHxWx3, train=False, method="features")
-    # In bfloat16 networks too, the gradient and the sums over the map are taken in float32.
-    f_BxhxwxC = f_BxhxwxC.astype(jnp.float32)
-
-    def score(f_BxhxwxC: jax.Array) -> jax.Array:
-        logits_BxK = model.apply(variables, f_BxhxwxC, train=False, method="classify")
-        scores_BxK = TARGETS[target](logits_BxK)
-        # Each image's score depends on its own map only: the gradient of the sum is all of them.
-        return jnp.take_along_axis(scores_BxK, class_ids_B[:, None], axis=1).sum()
-
-    alpha_BxC = jax.grad(score)(f_BxhxwxC).mean((1, 2))
-    cam_Bxhxw = jnp.einsum("bhwc,bc->bhw", f_BxhxwxC, alpha_BxC)
+@partial(jax.jit, static_argnames=("model", "method", "target", "layer", "relu"))
+def _class_maps(model, variables, x_BxHxWx3, class_ids_B, method, target, layer, relu) -> ClassMaps:
+    a_BxhxwxC, g_BxhxwxC, logits_BxK = map_and_gradient(
+        model, variables, x_BxHxWx3, class_ids_B, target, layer
+    )
+    cam_Bxhxw = METHODS[method](a_BxhxwxC, g_BxhxwxC)
     if relu:
         cam_Bxhxw = nn.relu(cam_Bxhxw)
+    if class_ids_B is None:
+        return ClassMaps(cam_Bxhxw, logits_BxK)
     valid_B = (class_ids_B >= 0) & (class_ids_B < model.num_classes)
-    return jnp.where(valid_B[:, None, None], cam_Bxhxw, jnp.nan)
+    return ClassMaps(jnp.where(valid_B[:, None, None], cam_Bxhxw, jnp.nan), logits_BxK)
 
 
 def _checked_class_ids(class_ids, batch: int, num_classes: int) -> jax.Array:

@@ -63,7 +63,7 @@ def from_torch_state_dict(
       UserError: missing or unexpected names, wrong shapes, another number of classes.
     """
     model = create_model(model_name, num_classes, **options)
-    state = _without_prefixes(state)
+    state = without_prefixes(state)
     tree = _shapes(model, _map_of(state))
     authors = any(".cbam.ChannelGate." in name for name in state)
     entries = model_entries(model_name, tree, cbam_dialect="authors" if authors else "paper")
@@ -119,7 +119,7 @@ def cbam_from_torch(state: StateDict, *, dialect: str = "paper") -> dict[str, An
     """
     if dialect not in CBAM:
         raise UserError(f"CBAM dialect {dialect!r} is not one of {', '.join(CBAM)}")
-    state = _without_prefixes(state)
+    state = without_prefixes(state)
     first = f"{CBAM[dialect][0][0]}.weight"
     if first not in state or np.ndim(state[first]) != 2:
         raise UserError(
@@ -146,7 +146,7 @@ def bot_from_torch(state: StateDict, *, num_heads: int = 4) -> dict[str, Any]:
     Raises:
       UserError: missing or unexpected names, wrong shapes.
     """
-    state = _without_prefixes(state)
+    state = without_prefixes(state)
     first, second = (f"{BOT[i][0]}.weight" for i in (0, 2))
     if any(np.ndim(state.get(name, 0.0)) != 4 for name in (first, second)):
         raise UserError(
@@ -165,7 +165,7 @@ def _fill(
 ) -> dict[str, Any]:
     """Our variables with every array taken from the state dict, after all checks."""
     shapes = traverse_util.flatten_dict(dict(tree))
-    named = {_without_prefix(entry.name): entry for entry in entries}
+    named = {without_prefix(entry.name): entry for entry in entries}
     missing = [n for n, entry in named.items() if n not in state and not entry.counter]
     unexpected = [name for name in state if name not in named]
     problems = []
@@ -256,19 +256,35 @@ def _block_shapes(module: nn.Module, shape: tuple[int, ...]) -> dict[str, Any]:
     return {key: variables[key] for key in ("params", "batch_stats") if key in variables}
 
 
-def _without_prefixes(state: StateDict) -> dict[str, np.ndarray]:
+def without_prefixes(state: StateDict) -> dict[str, np.ndarray]:
+    """The arrays under their names as the innermost network has them."""
     bare: dict[str, np.ndarray] = {}
     for name, array in state.items():
-        short = _without_prefix(name)
+        short = without_prefix(name)
         if short in bare:
             raise UserError(
                 f"the state dict holds {short} twice, with and without a prefix: give one network"
             )
-        bare[short] = array
+        bare[short] = _numbers(name, array)
     return bare
 
 
-def _without_prefix(name: str) -> str:
+def _numbers(name: str, array: Any) -> np.ndarray:
+    """The entry as an array of real numbers; objects, text and dates are no weights."""
+    try:
+        found = np.asarray(array)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"the state dict's {name} is no array ({error}): save it again") from error
+    if found.dtype.kind in "OSUMmc":
+        raise UserError(
+            f"the state dict's {name} holds {found.dtype}, not real numbers: give the network's"
+            " state_dict() and nothing else"
+        )
+    return found
+
+
+def without_prefix(name: str) -> str:
+    """A name without what wrappers and holders of the network put before it."""
     for prefix in PREFIXES:
         name = name.removeprefix(prefix)
     return name

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from rcmnet_jax.models.conv import Conv, torch_uniform
+from rcmnet_jax.models.grid import Grid
 from rcmnet_jax.models.input_check import require_images
-from rcmnet_jax.models.max_pool import max_pool
+from rcmnet_jax.models.named import MaxPool, ReLU
 from rcmnet_jax.models.pooling import adaptive_average_pool
 
 
@@ -38,6 +39,10 @@ class AlexNet(nn.Module):
         self.conv3 = Conv(384, 3, padding=1, name="conv3", **conv)
         self.conv4 = Conv(256, 3, padding=1, name="conv4", **conv)
         self.conv5 = Conv(256, 3, padding=1, name="conv5", **conv)
+        self.relu1, self.relu2, self.relu3, self.relu4, self.relu5 = (
+            ReLU(name=f"relu{n}") for n in range(1, 6)
+        )
+        self.pool1, self.pool2, self.pool5 = (MaxPool(3, 2, name=f"pool{n}") for n in (1, 2, 5))
         self.fc1 = nn.Dense(self.hidden, name="fc1", **dense)
         self.fc2 = nn.Dense(self.hidden, name="fc2", **dense)
         self.head = nn.Dense(
@@ -45,6 +50,20 @@ class AlexNet(nn.Module):
         )
         self.dropout1 = nn.Dropout(self.dropout)
         self.dropout2 = nn.Dropout(self.dropout)
+
+    @property
+    def layers(self) -> dict[str, Grid]:
+        """The feature maps that have a name, from the image up, and where their cells lie.
+
+        Those of the convolutions are rectified; the last one is `features`' map.
+        """
+        relu1 = Grid().after(11, stride=4, padding=2)
+        pool1 = relu1.after(3, stride=2)
+        # The other convolutions keep the size, and with it the centres.
+        pool2 = pool1.after(3, stride=2)
+        grids = (relu1, pool1, pool1, pool2, pool2, pool2, pool2, pool2.after(3, stride=2))
+        names = ("relu1", "pool1", "relu2", "pool2", "relu3", "relu4", "relu5", "pool5")
+        return dict(zip(names, grids, strict=True))
 
     def features(self, x_BxHxWx3: jax.Array, *, train: bool) -> jax.Array:
         """The last feature map (B, h, w, 256), after the third max-pool.
@@ -55,11 +74,11 @@ class AlexNet(nn.Module):
         del train  # No batch statistics and no dropout among the convolutions.
         require_images(x_BxHxWx3, smallest=63)
         x = x_BxHxWx3.astype(self.dtype)
-        x = max_pool(nn.relu(self.conv1(x)), size=3, stride=2)
-        x = max_pool(nn.relu(self.conv2(x)), size=3, stride=2)
-        x = nn.relu(self.conv3(x))
-        x = nn.relu(self.conv4(x))
-        return max_pool(nn.relu(self.conv5(x)), size=3, stride=2)
+        x = self.pool1(self.relu1(self.conv1(x)))
+        x = self.pool2(self.relu2(self.conv2(x)))
+        x = self.relu3(self.conv3(x))
+        x = self.relu4(self.conv4(x))
+        return self.pool5(self.relu5(self.conv5(x)))
 
     def pool(self, f_BxhxwxC: jax.Array) -> jax.Array:
         """All that ``classify`` uses of a feature map: 6x6 adaptive averages (B, 6, 6, C)."""

@@ -35,8 +35,8 @@ class RelativePosition2D(nn.Module):
         height, width, depth = q_BxNxhxwxD.shape[2:]
         rel_height = self._table("rel_height", height, depth).astype(q_BxNxhxwxD.dtype)
         rel_width = self._table("rel_width", width, depth).astype(q_BxNxhxwxD.dtype)
-        logits_h = jnp.einsum("bnhwd,hud->bnhwu", q_BxNxhxwxD, rel_height[_offsets(height)])
-        logits_w = jnp.einsum("bnhwd,wvd->bnhwv", q_BxNxhxwxD, rel_width[_offsets(width)])
+        logits_h = jnp.einsum("bnhwd,hud->bnhwu", q_BxNxhxwxD, rel_height[relative_offsets(height)])
+        logits_w = jnp.einsum("bnhwd,wvd->bnhwv", q_BxNxhxwxD, rel_width[relative_offsets(width)])
         logits = logits_h[..., :, None] + logits_w[..., None, :]
         tokens = height * width
         return logits.reshape(*q_BxNxhxwxD.shape[:2], tokens, tokens)
@@ -123,7 +123,7 @@ class BoTBlock(nn.Module):
         return nn.relu(x_BxhxwxC + y)
 
 
-def _offsets(side: int) -> np.ndarray:
+def relative_offsets(side: int) -> np.ndarray:
     """(side, side) row numbers of a relative table: entry (i, j) is ``j - i + side - 1``."""
     index = np.arange(side)
     return index[None, :] - index[:, None] + side - 1

@@ -40,6 +40,7 @@ class ChannelAttention(nn.Module):
         pooled_2xBxC = jnp.stack([x.mean((1, 2)), maximum_BxC])
         logits_2xBxC = expand(nn.relu(reduce(pooled_2xBxC)))
         gate_BxC = nn.sigmoid(logits_2xBxC.sum(0))
+        self.sow("intermediates", "gate", gate_BxC)
         return x_BxhxwxC * gate_BxC[:, None, None, :].astype(x_BxhxwxC.dtype)
 
 
@@ -65,7 +66,9 @@ class SpatialAttention(nn.Module):
             logits_Bxhxwx1 = Norm(param_dtype=self.param_dtype, name="norm")(
                 logits_Bxhxwx1, train=train
             )
-        return x_BxhxwxC * nn.sigmoid(logits_Bxhxwx1).astype(x_BxhxwxC.dtype)
+        gate_Bxhxwx1 = nn.sigmoid(logits_Bxhxwx1)
+        self.sow("intermediates", "gate", gate_Bxhxwx1[..., 0])
+        return x_BxhxwxC * gate_Bxhxwx1.astype(x_BxhxwxC.dtype)
 
 
 class CBAM(nn.Module):

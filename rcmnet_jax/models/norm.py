@@ -46,7 +46,7 @@ class Norm(nn.Module):
         if self.kind == "batch":
             return BatchNorm(name="bn", **common)(x_BxHxWxC, train=train)
         if self.kind == "group":
-            groups = _num_groups(x_BxHxWxC.shape[-1])
+            groups = num_groups(x_BxHxWxC.shape[-1])
             return nn.GroupNorm(num_groups=groups, epsilon=EPSILON, name="gn", **common)(x_BxHxWxC)
         raise ValueError(f"norm {self.kind!r} is not one of {NORMS}")
 
@@ -135,6 +135,6 @@ def _row(values_C: jax.Array, x: jax.Array) -> jax.Array:
     return values_C.reshape((1,) * (x.ndim - 1) + values_C.shape)
 
 
-def _num_groups(channels: int) -> int:
+def num_groups(channels: int) -> int:
     """The largest number of groups up to `MAX_GROUPS` that divides the channels."""
     return next(n for n in range(min(MAX_GROUPS, channels), 0, -1) if channels % n == 0)

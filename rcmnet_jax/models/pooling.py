@@ -13,8 +13,8 @@ def adaptive_average_pool(x_BxHxWxC: jax.Array, *, size: int) -> jax.Array:
     Bin i of an axis of length L covers ``floor(i L / size)`` to ``ceil((i + 1) L / size)``, so
     bins overlap where the length is no multiple, and repeat where it is shorter than the grid.
     """
-    rows = jnp.asarray(_bin_weights(x_BxHxWxC.shape[1], size), x_BxHxWxC.dtype)
-    cols = jnp.asarray(_bin_weights(x_BxHxWxC.shape[2], size), x_BxHxWxC.dtype)
+    rows = jnp.asarray(bin_weights(x_BxHxWxC.shape[1], size), x_BxHxWxC.dtype)
+    cols = jnp.asarray(bin_weights(x_BxHxWxC.shape[2], size), x_BxHxWxC.dtype)
     return jnp.einsum("bhwc,ih,jw->bijc", x_BxHxWxC, rows, cols)
 
 
@@ -58,7 +58,7 @@ def _max_over_backward(axes: tuple[int, ...], residuals, g: jax.Array):
 max_over.defvjp(_max_over_forward, _max_over_backward)
 
 
-def _bin_weights(length: int, bins: int) -> np.ndarray:
+def bin_weights(length: int, bins: int) -> np.ndarray:
     """(bins, length) matrix whose rows average the entries of one bin each."""
     weights = np.zeros((bins, length), np.float32)
     for i in range(bins):

@@ -12,8 +12,9 @@ from flax import linen as nn
 
 from rcmnet_jax.models.bot import BoTBlock
 from rcmnet_jax.models.conv import torch_uniform
+from rcmnet_jax.models.grid import Grid
 from rcmnet_jax.models.input_check import require_images
-from rcmnet_jax.models.resnet import ResNetStage, Stem
+from rcmnet_jax.models.resnet import ResNetStage, Stem, stem_grid
 
 
 class RCMNet(nn.Module):
@@ -74,6 +75,27 @@ class RCMNet(nn.Module):
         self.head = nn.Dense(
             self.num_classes, kernel_init=torch_uniform, param_dtype=self.param_dtype, name="head"
         )
+
+    @property
+    def layers(self) -> dict[str, Grid]:
+        """The feature maps that have a name, from the image up, and where their cells lie.
+
+        A name is the path of the module whose output it is; the last one is `features`' map.
+        """
+        grid = stem_grid(self.stem)
+        layers = {"stem": grid}
+        for index, num_blocks in enumerate(self.stage_sizes):
+            stage = f"stage{index + 1}"
+            if index > 0:
+                grid = grid.after(3, stride=2, padding=1)
+            for number in range(1, num_blocks + 1):
+                if self.use_cbam:
+                    layers[f"{stage}/block{number}/cbam"] = grid
+                layers[f"{stage}/block{number}"] = grid
+            layers[stage] = grid
+        if self.use_mhsa:
+            layers["bot"] = grid
+        return layers
 
     def features(self, x_BxHxWx3: jax.Array, *, train: bool) -> jax.Array:
         """The last feature map, after the BoT block where there is one.

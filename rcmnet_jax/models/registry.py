@@ -59,9 +59,15 @@ def create_model(
         if value not in DTYPES:
             raise ConfigError(f"model.{key} {value!r} is not one of {', '.join(DTYPES)}")
     _check_options(name, options)
+    # JSON knows no tuples, and a module that is static in jit must be hashable.
+    options = {key: _with_tuples(value) for key, value in options.items()}
     return MODELS[name](
         num_classes=num_classes, dtype=DTYPES[dtype], param_dtype=DTYPES[param_dtype], **options
     )
+
+
+def _with_tuples(value: Any) -> Any:
+    return tuple(map(_with_tuples, value)) if isinstance(value, list | tuple) else value
 
 
 def _check_options(name: str, options: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from flax import linen as nn
 
 from rcmnet_jax.models.cbam import CBAM
 from rcmnet_jax.models.conv import Conv
+from rcmnet_jax.models.grid import Grid
 from rcmnet_jax.models.max_pool import max_pool
 from rcmnet_jax.models.norm import Norm
 
@@ -39,6 +40,13 @@ class Stem(nn.Module):
             raise ValueError(f"stem {self.kind!r} is not one of {STEMS}")
         x = nn.relu(Norm(self.norm, name="norm", **types)(x, train=train))
         return max_pool(x, size=3, stride=2, padding=1) if self.kind == "imagenet" else x
+
+
+def stem_grid(kind: str) -> Grid:
+    """Where the cells of the stem's map lie."""
+    if kind == "small":
+        return Grid().after(3, padding=1)
+    return Grid().after(7, stride=2, padding=3).after(3, stride=2, padding=1)
 
 
 class BasicBlock(nn.Module):

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from rcmnet_jax.models.conv import Conv
+from rcmnet_jax.models.grid import Grid
 from rcmnet_jax.models.input_check import require_images
-from rcmnet_jax.models.max_pool import max_pool
+from rcmnet_jax.models.named import MaxPool, ReLU
 from rcmnet_jax.models.pooling import adaptive_average_pool
 
 # (convolutions, channels) of each of the five stages; a 2x2/2 max-pool ends a stage.
@@ -36,15 +37,18 @@ class VGG19(nn.Module):
 
     def setup(self):
         types: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        conv: dict[str, Any] = {"padding": 1, "use_bias": True, **types}
         self.conv_stages = [
             [
-                Conv(
-                    channels, 3, padding=1, use_bias=True, name=f"stage{s + 1}_conv{c + 1}", **types
+                (
+                    Conv(channels, 3, name=f"stage{s}_conv{c}", **conv),
+                    ReLU(name=f"stage{s}_relu{c}"),
                 )
-                for c in range(count)
+                for c in range(1, count + 1)
             ]
-            for s, (count, channels) in enumerate(self.stages)
+            for s, (count, channels) in enumerate(self.stages, start=1)
         ]
+        self.pools = [MaxPool(2, 2, name=f"stage{s + 1}_pool") for s in range(len(self.stages))]
         dense: dict[str, Any] = {"kernel_init": nn.initializers.normal(0.01), **types}
         self.fc1 = nn.Dense(self.hidden, name="fc1", **dense)
         self.fc2 = nn.Dense(self.hidden, name="fc2", **dense)
@@ -57,6 +61,20 @@ class VGG19(nn.Module):
         self.dropout1 = nn.Dropout(self.dropout)
         self.dropout2 = nn.Dropout(self.dropout)
 
+    @property
+    def layers(self) -> dict[str, Grid]:
+        """The feature maps that have a name, from the image up, and where their cells lie.
+
+        Those of the convolutions are rectified; the last one is `features`' map.
+        """
+        grid = Grid()
+        layers: dict[str, Grid] = {}
+        for s, (count, _) in enumerate(self.stages, start=1):
+            layers |= {f"stage{s}_relu{c}": grid for c in range(1, count + 1)}
+            grid = grid.after(2, stride=2)
+            layers[f"stage{s}_pool"] = grid
+        return layers
+
     def features(self, x_BxHxWx3: jax.Array, *, train: bool) -> jax.Array:
         """The last feature map (B, H // 32, W // 32, 512), after the fifth max-pool.
 
@@ -66,10 +84,10 @@ class VGG19(nn.Module):
         del train  # No batch statistics and no dropout among the convolutions.
         require_images(x_BxHxWx3, smallest=32)
         x = x_BxHxWx3.astype(self.dtype)
-        for convs in self.conv_stages:
-            for conv in convs:
-                x = nn.relu(conv(x))
-            x = max_pool(x, size=2, stride=2)
+        for convs, pool in zip(self.conv_stages, self.pools, strict=True):
+            for conv, relu in convs:
+                x = relu(conv(x))
+            x = pool(x)
         return x
 
     def pool(self, f_BxhxwxC: jax.Array) -> jax.Array:

@@ -25,6 +25,8 @@ def check_values(config: ml_collections.ConfigDict) -> None:
             config.init.batch_norm in BATCH_NORM_MODES,
             f"init.batch_norm must be one of {', '.join(BATCH_NORM_MODES)}",
         ),
+        (config.eval.watch in ("val", "test"), "eval.watch must be val or test"),
+        (config.eval.views in ("one", "paper"), "eval.views must be one or paper"),
         (
             config.train.frozen_features in ("auto", "never"),
             "train.frozen_features must be auto or never",

@@ -11,7 +11,7 @@ import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from rcmnet_jax.checkpoints.restore import Restored, load_run
+from rcmnet_jax.checkpoints.restored import Restored
 from rcmnet_jax.data.augment import Augmentation
 from rcmnet_jax.data.dataset import CellDataset
 from rcmnet_jax.data.on_demand import OnDemandPixels
@@ -20,6 +20,7 @@ from rcmnet_jax.data.preprocess import Preprocess
 from rcmnet_jax.data.splits import Split
 from rcmnet_jax.data.statistics import channel_statistics
 from rcmnet_jax.errors import ConfigError
+from rcmnet_jax.interop.pretrained import open_weights
 from rcmnet_jax.models import create_model
 from rcmnet_jax.training.config_checks import check_values
 from rcmnet_jax.training.inputs import open_dataset, open_pixels, split_dataset
@@ -141,7 +142,7 @@ def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
         steps_per_epoch=order.steps_per_epoch,
     )
     class_weights = _class_weights(config.optim, labels, dataset.class_names)
-    source = load_run(config.init.checkpoint) if config.init.checkpoint else None
+    source = _open_source(config, model, preprocess)
     params = _abstract_params(model, preprocess)
     unfreezing = unfreezing_epochs(params, config.init.unfreeze)
     trainable = _trainable(params, config.init.trainable, unfreezing)
@@ -208,6 +209,15 @@ def _trainable(
     if unfreezing:
         return tuple(sorted({*paths, *unfreezing}))
     return None if len(paths) == len(jax.tree.leaves(params)) else paths
+
+
+def _open_source(config, model: nn.Module, preprocess: Preprocess) -> Restored | None:
+    """The weights that ``init.checkpoint`` names: a run, a bundle or a PyTorch file."""
+    if not config.init.checkpoint:
+        return None
+    return open_weights(
+        config.init.checkpoint, model_name=config.model.name, model=model, preprocess=preprocess
+    )
 
 
 def _class_weights(optim, labels: np.ndarray, class_names) -> tuple[float, ...] | None:

@@ -33,11 +33,11 @@ class FrozenFeatures:
 
     Attributes:
       train: (N, V, h, w, C), every view of every training image.
-      val: (M, h, w, C), every validation image as it is.
+      watched: (M, h, w, C), every image of the part that the best epoch is chosen on, as it is.
     """
 
     train: np.ndarray
-    val: np.ndarray
+    watched: np.ndarray
 
 
 def frozen_features(experiment: Experiment, variables: Variables) -> FrozenFeatures | None:
@@ -66,12 +66,16 @@ def frozen_features(experiment: Experiment, variables: Variables) -> FrozenFeatu
     by_view = [extract(rows, view, f"features, view {view + 1}/{views}") for view in range(views)]
     return FrozenFeatures(
         train=np.stack(by_view, axis=1),
-        val=extract(experiment.split.indices("val"), 0, "features, validation"),
+        watched=extract(
+            experiment.split.indices(experiment.config.eval.watch), 0, "features, validation"
+        ),
     )
 
 
 def _why_plain(experiment: Experiment) -> str:
     config, recipe = experiment.config, experiment.recipe
+    if config.eval.views != "one":
+        return "the test part is watched in six views"
     if config.train.frozen_features == "never":
         return "train.frozen_features=never"
     if jax.process_count() > 1:

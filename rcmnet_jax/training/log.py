@@ -13,6 +13,10 @@ import tqdm
 from rcmnet_jax.evaluation.curves import plot_curves
 
 METRICS_FILE = "metrics.jsonl"
+SHOWN = (
+    *("train_loss", "val_loss", "val_accuracy"),
+    *("test_loss", "test_accuracy", "images_per_second"),
+)
 # Drawing takes as long as an epoch of the smallest runs.
 SECONDS_BETWEEN_PLOTS = 10.0
 
@@ -67,7 +71,7 @@ class RunLog:
         self._plotted_at = -SECONDS_BETWEEN_PLOTS
         self._batch_size = batch_size
         self._path = workdir / METRICS_FILE
-        self.rows = [row for row in _read_rows(self._path) if row["step"] <= start_step]
+        self.rows = [row for row in read_rows(self._path) if row["step"] <= start_step]
         self._rewrite()
         self._file = self._path.open("a")
         self._writer = _TensorBoard(workdir, start_step) if log.tensorboard else None
@@ -108,7 +112,7 @@ class RunLog:
         if self._writer is not None:
             self._writer.write(step, values)
         for name, value in values.items():
-            if name in ("train_loss", "val_loss", "val_accuracy", "images_per_second"):
+            if name in SHOWN:
                 self._shown[name] = (
                     f"{value:.0f}" if name == "images_per_second" else f"{value:.4f}"
                 )
@@ -144,12 +148,12 @@ class RunLog:
         temporary.replace(self._path)
 
 
-def _read_rows(path: Path) -> list[dict[str, Any]]:
+def read_rows(path: Path) -> list[dict[str, Any]]:
     """The rows of an earlier part of the run; a last line cut off by a kill is left out."""
     if not path.exists():
         return []
     rows = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             row = json.loads(line)
         except ValueError:

@@ -100,7 +100,7 @@ class Run:
         finished = self.progress.epoch >= self.config.train.epochs
         features = None if finished else frozen_features(experiment, self.state.eval_variables)
         self._save_seconds = 0.0 if features is None else SECONDS_BETWEEN_SAVES
-        self.scorer = Scorer(experiment, workdir, features.val if features else None)
+        self.scorer = Scorer(experiment, workdir, features.watched if features else None)
         self.feed = Feed(experiment, features.train if features else None)
         self._steps: dict[Recipe, Callable] = {}
         self.key = put_replicated(jax.random.key(self.config.seed), experiment.mesh)
@@ -213,11 +213,11 @@ class Run:
         self.log.step(self.progress.accounted)
 
     def _end_epoch(self) -> None:
-        scores = self.scorer.score(self.state, "val")
+        scores = self.scorer.score(self.state, self.config.eval.watch)
         epoch = self.progress.epoch + 1
         row = {
             **self.progress.epoch_means(),
-            **{f"val_{name}": value for name, value in scores.items()},
+            **{f"{self.config.eval.watch}_{name}": value for name, value in scores.items()},
             "learning_rate": self._learning_rate(self.progress.step - 1),
             "images_per_second": self.log.images_per_second(self.progress.step),
         }
@@ -232,7 +232,7 @@ class Run:
                 "epoch": epoch,
             }
             self.progress.epochs_without_better = 0
-            best_meta = {**self.meta, "best": self.progress.best, "val": scores}
+            best_meta = {**self.meta, "best": self.progress.best, self.config.eval.watch: scores}
             self.saver.remember_best(self.progress.step, self.state.eval_variables, best_meta)
         else:
             self.progress.epochs_without_better += 1

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from rcmnet_jax.checkpoints.store import CheckpointStore
+from rcmnet_jax.data.augment import PAPER_VIEWS, TurnedPixels
 from rcmnet_jax.errors import CheckpointError, ConfigError
 from rcmnet_jax.evaluation import scores
 from rcmnet_jax.evaluation.report import write_evaluation
@@ -15,6 +16,7 @@ from rcmnet_jax.training.experiment import Experiment
 from rcmnet_jax.training.mesh import replicated, same_everywhere
 from rcmnet_jax.training.predict import Predictor, softmax
 from rcmnet_jax.training.state import TrainState
+from rcmnet_jax.training.workdir import log_test_access
 from rcmnet_jax.types import Variables
 
 # Each metric a run can be steered by, and whether more of it is better.
@@ -40,18 +42,19 @@ class Scorer:
     Args:
       experiment: gives data, network and devices.
       workdir: where the test scores are written.
-      val_features: (M, h, w, C) of the validation part, where the backbone is frozen.
+      watched_features: (M, h, w, C) of the part that is scored after each epoch, where the
+        backbone is frozen.
     """
 
     def __init__(
-        self, experiment: Experiment, workdir: Path, val_features: np.ndarray | None = None
+        self, experiment: Experiment, workdir: Path, watched_features: np.ndarray | None = None
     ):
         if experiment.config.eval.metric not in METRICS:
             raise ConfigError(
                 f"eval.metric {experiment.config.eval.metric!r} is not one of {', '.join(METRICS)}"
             )
         self._experiment, self._workdir = experiment, workdir
-        self._val_features = val_features
+        self._watched_features = watched_features
         self._predictor = Predictor(
             experiment.model,
             mean=experiment.recipe.mean,
@@ -60,20 +63,35 @@ class Scorer:
             mesh=experiment.mesh,
         )
 
-    def _probabilities(self, variables: Variables, rows: np.ndarray) -> np.ndarray:
-        return softmax(self._predictor.logits(variables, self._experiment.pixels, rows))
+    def _probabilities(self, variables: Variables, rows: np.ndarray, views: int) -> np.ndarray:
+        """(N views, K), all images in the first view, then all in the second, ..."""
+        pixels = self._experiment.pixels
+        logits = [
+            self._predictor.logits(variables, TurnedPixels(pixels, view) if view else pixels, rows)
+            for view in range(views)
+        ]
+        return softmax(np.concatenate(logits))
+
+    def _views(self, part: str) -> int:
+        """In how many views the images of a part are scored."""
+        six = part == "test" and self._experiment.config.eval.views == "paper"
+        return PAPER_VIEWS if six else 1
 
     def score(self, state: TrainState, part: str) -> dict[str, float]:
         """The `METRICS` of a part; empty when the split has no such part."""
-        rows = self._experiment.split.indices(part)
+        rows, views = self._experiment.split.indices(part), self._views(part)
         if not len(rows):
             return {}
-        if part == "val" and self._val_features is not None:
-            logits = self._predictor.logits_of_features(state.eval_variables, self._val_features)
-            probabilities = softmax(logits)
+        if part == "test" and not jax.process_index():
+            log_test_access(self._workdir, int(state.step), "watched while training")
+        if self._watched_features is not None:
+            features = self._watched_features
+            probabilities = softmax(
+                self._predictor.logits_of_features(state.eval_variables, features)
+            )
         else:
-            probabilities = self._probabilities(state.eval_variables, rows)
-        labels = self._experiment.dataset.records.label[rows]
+            probabilities = self._probabilities(state.eval_variables, rows, views)
+        labels = np.tile(self._experiment.dataset.records.label[rows], views)
         confusion = scores.confusion_matrix(
             labels, scores.predict(probabilities), probabilities.shape[1]
         )
@@ -104,18 +122,28 @@ class Scorer:
         if saved is None:
             raise CheckpointError(f"{best.directory} holds no checkpoint: train again")
         records, rows = experiment.dataset.records, experiment.split.indices("test")
-        probabilities = self._probabilities(saved.state, rows)
+        views = self._views("test")
+        probabilities = self._probabilities(saved.state, rows, views)
         if jax.process_index():
             return {}
         groups = experiment.split.group[rows]
+        if not np.all(groups != ""):
+            # Six views of one image are not six images.
+            groups = records.file[rows] if views > 1 else None
+        files = [
+            f"{file}#view{view}" if view else file
+            for view in range(views)
+            for file in records.file[rows].tolist()
+        ]
+        log_test_access(self._workdir, saved.step, "scored at the end of training")
         evaluation = write_evaluation(
             self._workdir,
-            records.label[rows],
+            np.tile(records.label[rows], views),
             probabilities,
-            files=records.file[rows],
-            sha256=records.sha256[rows],
+            files=files,
+            sha256=np.tile(records.sha256[rows], views).tolist(),
             class_names=experiment.dataset.class_names,
-            groups=groups.tolist() if np.all(groups != "") else None,
+            groups=None if groups is None else np.tile(groups, views).tolist(),
             synthetic=experiment.dataset.synthetic,
             meta={**saved.meta, "step": saved.step},
         )

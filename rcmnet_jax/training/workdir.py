@@ -1,6 +1,7 @@
 """The folder of one run: its lock, its config, and whether it may go on."""
 
 import contextlib
+import datetime
 import errno
 import fcntl
 import hashlib
@@ -18,6 +19,7 @@ from jax.experimental import multihost_utils
 from rcmnet_jax.errors import ConfigError, UserError
 
 CONFIG_FILE = "config.json"
+TEST_ACCESS_FILE = "test_access.jsonl"
 # Keys that change neither the batches nor, beyond rounding, the arithmetic of a run, so they may
 # differ on resume.
 FREE_KEYS = (
@@ -38,6 +40,8 @@ ADDED_KEYS: dict[str, Any] = {
     "data.split.folds": 0,
     "data.split.leave_out": "",
     "data.split.fold": -1,
+    "eval.views": "one",
+    "eval.watch": "val",
     "init.unfreeze": [],
     "optim.lr_factors": [],
     "train.frozen_features": "auto",
@@ -147,8 +151,14 @@ def require_same_processes(config: ml_collections.ConfigDict) -> None:
 def with_added_keys(saved: Mapping[str, Any]) -> ml_collections.ConfigDict:
     """The config of a run, as its checkpoint or folder has it, with the keys of today."""
     config = ml_collections.ConfigDict(saved)
-    missing = {k: v for k, v in ADDED_KEYS.items() if k not in flatten_config(config)}
-    config.update_from_flattened_dict(missing)
+    for key, value in ADDED_KEYS.items():
+        *groups, name = key.split(".")
+        place: Any = config
+        for group in groups:
+            place = place.get(group) if isinstance(place, ml_collections.ConfigDict) else None
+        # A file that lacks a whole group is damaged, and is told as another config.
+        if isinstance(place, ml_collections.ConfigDict) and name not in place:
+            place[name] = value
     return config
 
 
@@ -188,3 +198,15 @@ def _require_same(
             f"{'; ...' if len(differing) > 3 else ''}):"
             " use the same command to resume it, or another --workdir"
         )
+
+
+def log_test_access(workdir: Path, step: int, why: str) -> None:
+    """Notes in ``test_access.jsonl`` that the test part was looked at, when and with what weights.
+
+    A test part says something about new images as long as nothing was chosen by it; this file is
+    what a reader has to believe that.
+    """
+    workdir.mkdir(parents=True, exist_ok=True)
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    with (workdir / TEST_ACCESS_FILE).open("a") as file:
+        file.write(json.dumps({"time": now, "step": step, "why": why}) + "\n")

@@ -4,41 +4,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import linen as nn
 
 from rcmnet_jax.errors import UserError
 from rcmnet_jax.explain import grad_cam
 from rcmnet_jax.models import create_model
+from tests.explain.pooled_linear import linear_case
 from tests.models.noise import noise_variables
 
 NUM_CLASSES = 5
 CLASS_IDS = np.array([0, 3, 4], np.int32)
 
 
-class PooledLinear(nn.Module):
-    """The image is the feature map; global average and one dense layer."""
-
-    num_classes: int
-
-    def setup(self):
-        self.head = nn.Dense(self.num_classes)
-
-    def features(self, x, *, train):
-        return x
-
-    def classify(self, f, *, train):
-        return self.head(f.mean((1, 2)))
-
-    def __call__(self, x, *, train):
-        return self.classify(self.features(x, train=train), train=train)
-
-
 @pytest.fixture(scope="module")
 def linear():
     """(model, variables, maps (3, 4, 6, 7))."""
-    model = PooledLinear(NUM_CLASSES)
-    x = np.random.default_rng(0).standard_normal((3, 4, 6, 7)).astype(np.float32)
-    return model, model.init(jax.random.key(0), x, train=False), x
+    return linear_case()
 
 
 @pytest.fixture(scope="module")

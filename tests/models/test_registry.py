@@ -74,3 +74,10 @@ def test_wrong_options_are_told_in_one_line(arguments, message):
 
 def test_compute_types():
     assert set(DTYPES) == {"float32", "bfloat16", "float16"}
+
+
+def test_lists_from_a_json_config_leave_the_network_hashable():
+    model = create_model("rcmnet", 3, stage_sizes=[1, 1])
+    assert model == create_model("rcmnet", 3, stage_sizes=(1, 1))
+    hash(model)
+    hash(create_model("vgg19", 3, stages=[[1, 4], [1, 8]]))

@@ -1,0 +1,1 @@
+"""A trained network to other places: the portable bundle, PyTorch, ONNX, StableHLO."""

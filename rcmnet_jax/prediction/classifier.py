@@ -1,0 +1,183 @@
+"""A trained network as something that can be asked: what is on this image, and how sure?"""
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from rcmnet_jax.checkpoints.digest import tree_sha256
+from rcmnet_jax.checkpoints.restore import load_model
+from rcmnet_jax.checkpoints.restored import Restored
+from rcmnet_jax.data.preprocess import decode_image
+from rcmnet_jax.data.threads import ordered_map
+from rcmnet_jax.errors import BadImageError, DataError
+from rcmnet_jax.evaluation.calibration import apply_temperature
+from rcmnet_jax.prediction.engine import Engine, Outputs
+
+# A single-cell image is some 15 kB. Anything this large is not one, and is not read into memory.
+LARGEST_FILE = 64 * 2**20
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Verdicts:
+    """What a classifier says about N images.
+
+    Attributes:
+      class_names: in the order of the columns of the probabilities.
+      probabilities: (N, K) float64, calibrated where the model has a temperature.
+      score: (N,) out-of-distribution score, 1 where review begins; None without a gate.
+      status: (N,) accept, review or not a cell; None without a gate.
+    """
+
+    class_names: tuple[str, ...]
+    probabilities: np.ndarray
+    score: np.ndarray | None
+    status: np.ndarray | None
+
+    @property
+    def top(self) -> list[str]:
+        """The most probable class of each image."""
+        return [self.class_names[k] for k in self.probabilities.argmax(axis=1)]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ReadImage:
+    """One image file: its pixels, or why there are none; neither where it was known already."""
+
+    file: str
+    sha256: str = ""
+    pixels: np.ndarray | None = None
+    error: str = ""
+
+
+def open_classifier(path: str | Path, *, batch_size: int = 64) -> "Classifier":
+    """A classifier from a bundle (``model.rcmnet``) or the folder of a training run.
+
+    Raises:
+      CheckpointError: there is neither, or it is damaged.
+    """
+    return Classifier(load_model(path), batch_size=batch_size)
+
+
+class Classifier:
+    """Judges images with one network.
+
+    Args:
+      restored: the network.
+      batch_size: images a call.
+    """
+
+    def __init__(self, restored: Restored, *, batch_size: int = 64):
+        self.restored = restored
+        self.engine = Engine(restored, batch_size=batch_size)
+        self.weights_sha256 = tree_sha256(restored.variables)
+
+    def predict_pixels(self, pixels_NxHxWx3: np.ndarray) -> Verdicts:
+        """Verdicts on decoded images of the model's size, uint8.
+
+        Raises:
+          DataError: another shape or type, or no images.
+        """
+        pixels = np.asarray(pixels_NxHxWx3)
+        size = self.restored.preprocess
+        if pixels.dtype != np.uint8 or pixels.shape[1:] != (size.height, size.width, 3):
+            raise DataError(
+                f"pixels are {pixels.dtype} {pixels.shape}: give uint8 (N, {size.height},"
+                f" {size.width}, 3), as decode_image makes them"
+            )
+        if not len(pixels):
+            raise DataError("there are no images to predict: give one at least")
+        return self.judge(self.engine.rows(pixels, np.arange(len(pixels))))
+
+    def predict_files(self, files: Sequence[str | Path]) -> Verdicts:
+        """Verdicts on image files, in their order.
+
+        Raises:
+          BadImageError: a file that is no image, or cannot be read; it is named.
+        """
+        if not len(files):
+            raise DataError("there are no images to predict: give one at least")
+        outputs = []
+        for images, output in self.stream(Path("."), [str(file) for file in files]):
+            for image in images:
+                if image.pixels is None:
+                    raise BadImageError(f"{image.file}: {image.error}")
+            outputs.append(output)
+        return self.judge(Outputs.join([output for output in outputs if output is not None]))
+
+    def judge(self, outputs: Outputs) -> Verdicts:
+        """Probabilities, score and status of the network's outputs."""
+        probabilities = apply_temperature(outputs.logits, self.restored.temperature or 1.0)
+        gate = self.restored.gate
+        score = None if gate is None else gate.score(outputs.features, outputs.colours)
+        status = None
+        if gate is not None and score is not None:
+            status = gate.status(score, probabilities.max(axis=1))
+        return Verdicts(self.restored.class_names, probabilities, score, status)
+
+    def stream(
+        self,
+        root: Path,
+        files: Iterable[str],
+        *,
+        known: Mapping[str, str] | None = None,
+        workers: int | None = None,
+    ) -> Iterator[tuple[list[ReadImage], Outputs | None]]:
+        """Reads and decodes files in threads while the network works on those before.
+
+        Args:
+          root: the folder that the names are relative to.
+          files: their names.
+          known: name -> SHA-256 of what needs no prediction; such a file is not decoded, and comes
+            without pixels and without error, if it still has that content.
+          workers: decoding threads; one for each core when None.
+
+        Yields:
+          Images in the order of the files, bad ones included, and the outputs of those that have
+          pixels, in that order; None where none has.
+        """
+        groups: list[list[ReadImage]] = []
+
+        def batches() -> Iterator[np.ndarray]:
+            group: list[ReadImage] = []
+            for image in ordered_map(
+                lambda file: self._read(root, file, known or {}), files, workers=workers
+            ):
+                group.append(image)
+                good = sum(one.pixels is not None for one in group)
+                if good == self.engine.batch_size:
+                    groups.append(group)
+                    yield _pixels_of(group)
+                    group = []
+            if group:
+                groups.append(group)
+                if any(one.pixels is not None for one in group):
+                    yield _pixels_of(group)
+
+        for outputs in self.engine.stream(batches()):
+            yield groups.pop(0), outputs
+        # Files after the last good one.
+        for group in groups:
+            yield group, None
+
+    def _read(self, root: Path, file: str, known: Mapping[str, str]) -> ReadImage:
+        try:
+            with (root / file).open("rb") as stream:
+                data = stream.read(LARGEST_FILE + 1)
+        except OSError as error:
+            return ReadImage(file, error=f"cannot be read ({error.strerror or error})")
+        if len(data) > LARGEST_FILE:
+            return ReadImage(file, error=f"larger than {LARGEST_FILE // 2**20} MiB: no single cell")
+        digest = hashlib.sha256(data).hexdigest()
+        if known.get(file) == digest:
+            return ReadImage(file, digest)
+        try:
+            return ReadImage(file, digest, decode_image(data, self.restored.preprocess))
+        except BadImageError as error:
+            return ReadImage(file, digest, error=str(error))
+
+
+def _pixels_of(group: list[ReadImage]) -> np.ndarray:
+    return np.stack([one.pixels for one in group if one.pixels is not None])
