@@ -16,7 +16,7 @@ from rcmnet_jax.explain import grad_cam
 from rcmnet_jax.interop.torch import to_torch_state_dict
 from rcmnet_jax.models import create_model
 from rcmnet_jax.training.feed import STEPS_PER_DISPATCH
-from rcmnet_jax.training.mesh import make_mesh, put_replicated
+from rcmnet_jax.training.mesh import make_mesh, put_batch, put_replicated, replicated
 from rcmnet_jax.training.optimizer import kernels_only
 from rcmnet_jax.training.state import TrainState
 from rcmnet_jax.training.steps import Recipe, train_step, train_steps_on_device
@@ -45,7 +45,8 @@ class Subject:
         self.mesh = make_mesh()
         self._variables = put_replicated(self._variables, self.mesh)
         self._pixels, self._labels = batch_of(case)
-        self._x = standardize(jnp.asarray(self._pixels, jnp.float32) / 255, MEAN, STD)
+        x = standardize(jnp.asarray(self._pixels, jnp.float32) / 255, MEAN, STD)
+        self._x = put_batch(np.asarray(x), self.mesh)
         self._classes = jnp.asarray(self._labels)
         self._apply = jax.jit(functools.partial(self._model.apply, train=False))
         # What takes the accelerator less time than its call is asked for several times in a row.
@@ -152,7 +153,7 @@ class Subject:
         recipe = dataclasses.replace(RECIPE, augmentation=Augmentation("dihedral"))
         chunks = np.split(order_of(self._case), EPOCH_STEPS // min(self.repeats, EPOCH_STEPS))
         step = self._stepper(recipe, *split_of(self._case), chunks[0])
-        chunks = put_replicated(chunks, self.mesh)
+        chunks = put_batch(chunks, self.mesh, axis=1)
         return lambda: [step(rows) for rows in chunks]
 
     def _make_frozen_run(self):
@@ -189,11 +190,12 @@ class _Stepper:
     def __init__(self, state, recipe, mesh, split, rows):
         self._state = state
         self._step = jax.jit(
-            functools.partial(train_steps_on_device, recipe=recipe), donate_argnums=0
+            functools.partial(train_steps_on_device, recipe=recipe),
+            donate_argnums=0,
+            out_shardings=replicated(mesh),
         )
-        self._split, self._key, self.rows, self._views = put_replicated(
-            (split, jax.random.key(0), rows, np.zeros_like(rows)), mesh
-        )
+        self._split, self._key = put_replicated((split, jax.random.key(0)), mesh)
+        self.rows, self._views = put_batch((rows, np.zeros_like(rows)), mesh, axis=1)
 
     def compiled_text(self) -> str:
         """What the compiler made of it."""
