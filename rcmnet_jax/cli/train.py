@@ -6,7 +6,7 @@ from typing import Any
 
 from rcmnet_jax.cli.exit_codes import INTERRUPTED, OK, STOPPED, USER_ERROR
 from rcmnet_jax.cli.logs import configure_logging
-from rcmnet_jax.cli.signals import Terminated, terminate_raises
+from rcmnet_jax.cli.signals import sigterm_ends
 from rcmnet_jax.errors import UserError
 from rcmnet_jax.runtime import configure_runtime
 
@@ -42,15 +42,12 @@ def main(argv: list[str]) -> int:
     configure_logging()
     configure_runtime()
     try:
-        with terminate_raises():
+        # The training loop has a handler of its own, which saves.
+        with sigterm_ends():
             return _train(argv)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_ERROR
-    except Terminated:
-        # Before or after the training loop, which has a handler of its own and saves.
-        print("stopped as asked, outside training; run the same command to go on", file=sys.stderr)
-        return INTERRUPTED
     except KeyboardInterrupt:
         print(
             "stopped; the same command goes on from the last checkpoint that is saved",
