@@ -125,7 +125,7 @@ def _tell_protocol(summary: dict[str, Any], workdir: Path) -> None:
 
 def _tell_run(summary: dict[str, Any], workdir: Path) -> None:
     best = summary["best"]
-    print(f"best epoch {best['epoch']}: val {best['metric']} {_number(best['value'])}")
+    print(f"best epoch {best['epoch']} by {best['metric']}: {_number(best['value'])}")
     if "test" in summary:
         print(f"test {_top1(summary['test']['accuracy'])}")
     print(f"in {workdir}: curves.png, test_confusion.png, test_metrics.json, checkpoints/")
