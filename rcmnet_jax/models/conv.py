@@ -1,9 +1,9 @@
-"""Convolution and max-pooling, each formulated by static shape and backend.
+"""Convolution, formulated by static shape and backend.
 
 One place owns the choice, so that every network gets it and no network mentions it. On GPU and
-TPU XLA's own convolution is used throughout. On CPU two of its cases are pathological, and each
-has a rule here with the measurement that justifies it; values and gradients equal the plain
-formulation (tests/models/test_conv.py).
+TPU XLA's own convolution is used throughout. On CPU some of its cases are slow, and each has a
+rule here with the measurement that justifies it; values and gradients equal the plain formulation
+(tests/models/test_conv.py).
 
 Measured by ``python benchmarks/conv.py`` (jax 0.10.2, two cores of an AMD EPYC with AVX-512,
 2026-11-23), float32, batch 64, milliseconds for forward / input gradient / kernel gradient:
@@ -17,7 +17,9 @@ case                    XLA convolution     patch product     rule
 3x3, 64 ch, 16x16 map   13 / 12 / 22        35 / 25 / 43      leave to XLA
 ======================  ==================  ================  ==================================
 
-Max-pooling 3x3/2 of (64, 32, 32, 64), forward / gradient: windowed 2.4 / 71, slices 1.6 / 21.
+Kernel gradients of larger maps go through `scanned_conv2d`; milliseconds of one core, the least of
+five: 64 ch, 16x16 map 21.3 by XLA and 9.3 in a scan; 7x7/2 stem of 64x64 images 32 and 18; 64 ch,
+32x32 map 67 and 46; 128 ch, 16x16 map 52 and 30; 128 ch, 8x8 map 9.3 and 7.8 (left to XLA).
 """
 
 from collections.abc import Callable
@@ -166,23 +168,6 @@ def _images_at_once(batch: int, positions: int) -> int:
     )
 
 
-def max_pool(x_BxHxWxC: jax.Array, *, size: int, stride: int, padding: int = 0) -> jax.Array:
-    """Max-pooling with explicit padding by minus infinity.
-
-    On CPU it is the maximum of strided slices, over rows and then over columns, because the
-    gradient of XLA's windowed reduction (select-and-scatter) is several times slower there
-    (benchmarks/conv.py). Values are the same. Where several entries of a window tie, the gradient
-    goes to one of them, as in XLA and PyTorch, though not always to the same one.
-    """
-    if not on_cpu():
-        return nn.max_pool(
-            x_BxHxWxC, (size, size), (stride, stride), ((padding, padding), (padding, padding))
-        )
-    pads = ((0, 0), (padding, padding), (padding, padding), (0, 0))
-    x = jnp.pad(x_BxHxWxC, pads, constant_values=-jnp.inf)
-    return _running_max(_running_max(x, 1, size, stride), 2, size, stride)
-
-
 class Conv(nn.Module):
     """A convolution layer over `conv2d`, with square kernel and explicit padding.
 
@@ -232,19 +217,3 @@ def _windows(x, rows, cols, out_h: int, out_w: int, stride: int) -> list[jax.Arr
         for r in rows
         for c in cols
     ]
-
-
-def _running_max(x: jax.Array, axis: int, size: int, stride: int) -> jax.Array:
-    """Maximum over windows of ``size`` entries along one axis, without padding.
-
-    By selection and not by `jax.numpy.maximum`, whose gradient goes to the operands *equal* to the
-    result: recomputed in another fusion they may round differently, and the gradient is lost (see
-    `pooling.max_over`). A selection gives it to one of them always.
-    """
-    length = (x.shape[axis] - size) // stride * stride + 1
-    pooled = lax.slice_in_dim(x, 0, length, stride, axis)
-    for offset in range(1, size):
-        other = lax.slice_in_dim(x, offset, offset + length, stride, axis)
-        # NaN is the only value unlike itself; it must come through.
-        pooled = jnp.where((other > pooled) | (other != other), other, pooled)
-    return pooled

@@ -9,14 +9,15 @@ import pytest
 from flax import linen as nn
 
 from rcmnet_jax.models import conv
+from rcmnet_jax.models import max_pool as max_pool_module
 from rcmnet_jax.models.conv import (
     Conv,
     conv2d,
-    max_pool,
     patch_conv2d,
     plain_conv2d,
     scanned_conv2d,
 )
+from rcmnet_jax.models.max_pool import max_pool
 
 # Heights and widths from 1 to 9, odd and even, square and not.
 SIZES = ((1, 1), (2, 2), (2, 3), (3, 1), (4, 4), (5, 7), (6, 8), (7, 6), (8, 9), (9, 5))
@@ -149,7 +150,8 @@ def test_images_of_three_channels():
 @pytest.mark.parametrize("cpu", [True, False])
 def test_conv2d_is_the_same_with_and_without_the_cpu_rules(monkeypatch, cpu):
     x, weights = noise(2, 2, 2, CHANNELS_IN), noise(3, 3, CHANNELS_IN, CHANNELS_OUT)
-    monkeypatch.setattr(conv, "on_cpu", lambda: cpu)
+    for module in (conv, max_pool_module):
+        monkeypatch.setattr(module, "on_cpu", lambda: cpu)
     assert_close(conv2d(x, weights, padding=1), plain_conv2d(x, weights, padding=1))
     pooled = max_pool(x, size=3, stride=2, padding=1)
     assert_close(pooled, x.max((1, 2), keepdims=True))
