@@ -21,6 +21,7 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 
 from rcmnet_jax.checkpoints.digest import tree_sha256
 from rcmnet_jax.errors import CheckpointError
@@ -215,8 +216,12 @@ class CheckpointStore:
             return
         source = self.directory / str(step)
         target = self.directory.parent / f"corrupt-{self.directory.name}-{step}"
-        shutil.rmtree(target, ignore_errors=True)
-        source.rename(target)
+        if jax.process_index() == 0:
+            shutil.rmtree(target, ignore_errors=True)
+            source.rename(target)
+        if jax.process_count() > 1:
+            # All have read it, and found the same, before they look at the folder again.
+            multihost_utils.sync_global_devices(str(target))
         self._manager.reload()
 
 

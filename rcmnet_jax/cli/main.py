@@ -15,6 +15,7 @@ from rcmnet_jax.runtime import configure_runtime
 # EXAMPLES and run(args) -> exit status, and imports nothing heavy outside run.
 COMMANDS = {
     "data": ("data", "audit, build, split or draw a data set"),
+    "benchmark": ("benchmark", "measure speed against PyTorch on this machine"),
     "evaluate": ("evaluate", "score a trained network, or compare two"),
     "explain": ("explain", "show where trained networks looked, and score it"),
     "reproduce": ("reproduce", "remake every table and figure of the paper"),

@@ -117,16 +117,14 @@ def _overlay_files(read: ReadImages, runs: Sequence[RunMaps]) -> dict[str, list[
 
 
 def unique_names(workdirs: Sequence[Path]) -> list[str]:
-    """A name for each run: its folder's, numbered where that is taken."""
-    names: list[str] = []
-    for workdir in workdirs:
-        base = workdir.resolve().name or "run"
-        number, name = 1, base
-        while _safe(name) in map(_safe, names):
-            number += 1
-            name = f"{base} ({number})"
-        names.append(name)
-    return names
+    """A name for each run: its folder's, with those above as far as it takes to tell them apart."""
+    paths = [workdir.resolve() for workdir in workdirs]
+    for depth in range(1, max(len(path.parts) for path in paths)):
+        names = ["/".join(path.parts[-depth:]) for path in paths]
+        if len({_safe(name) for name in names}) == len(names):
+            return names
+    # The same folder twice.
+    return [f"{path.name} ({number})" for number, path in enumerate(paths, start=1)]
 
 
 def _safe(name: str) -> str:
@@ -186,10 +184,7 @@ def _write_raw(out, read: ReadImages, runs, files, settings, scores) -> None:
         write_json(out / "scores.json", scores)
 
 
-def _placement(run: RunMaps) -> list[dict[str, float]] | None:
-    """Stride and offset along rows and columns, in pixels of the network's input."""
-    placement = run.explained.placement
-    if placement is None:
-        return None
-    pair = placement if isinstance(placement, tuple) else (placement, placement)
-    return [{"stride": grid.stride, "offset": grid.offset} for grid in pair]
+def _placement(run: RunMaps) -> dict[str, float] | None:
+    """Stride and offset in pixels of the network's input, for rows and columns alike."""
+    grid = run.explained.placement
+    return None if grid is None else {"stride": grid.stride, "offset": grid.offset}

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import jax
 import tqdm
 
 from rcmnet_jax.evaluation.curves import plot_curves
@@ -18,6 +19,26 @@ SHOWN = (
 )
 # Drawing takes as long as an epoch of the smallest runs.
 SECONDS_BETWEEN_PLOTS = 10.0
+
+
+def open_log(workdir: Path, log, **position: Any) -> "RunLog | SilentLog":
+    """The log of a run; one of its processes writes it, the others have a silent one."""
+    return RunLog(workdir, log, **position) if jax.process_index() == 0 else SilentLog()
+
+
+class SilentLog:
+    """Takes what a `RunLog` takes, and tells nobody."""
+
+    def step(self, step: int) -> None: ...
+
+    def images_per_second(self, step: int) -> float:
+        return 0.0
+
+    def write(self, kind: str, step: int, epoch: float, values: dict[str, Any]) -> None: ...
+
+    def plot(self) -> None: ...
+
+    def close(self) -> None: ...
 
 
 class RunLog:

@@ -27,11 +27,13 @@ def images_of(*classes):
     return ReadImages(tuple(CellImage(f"{i}", c, b"", (9, 9)) for i, c in enumerate(classes)), ())
 
 
-def test_runs_of_the_same_folder_name_are_told_apart(tmp_path):
-    paths = [Path("/a/run"), Path("/b/run"), Path("/c/run 2"), Path("/d/run (2)")]
-    names = unique_names(paths)
-    assert names[:2] == ["run", "run (2)"]
-    assert len(set(names)) == 4
+def test_runs_of_the_same_folder_name_are_told_apart():
+    assert unique_names([Path("/a/run"), Path("/b/other")]) == ["run", "other"]
+    folds = [Path("/c/scratch/seed0/fold0"), Path("/c/frozen/seed0/fold0")]
+    assert unique_names(folds) == ["scratch/seed0/fold0", "frozen/seed0/fold0"]
+    assert unique_names([Path("/a/run"), Path("/a/run")]) == ["run (1)", "run (2)"]
+    # Names that become one file name are not apart.
+    assert unique_names([Path("/x/a b"), Path("/y/a_b")]) == ["x/a b", "y/a_b"]
 
 
 def test_failures_are_the_trained_networks_errors_the_most_confident_first():

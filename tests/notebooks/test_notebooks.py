@@ -87,7 +87,7 @@ def test_transfer_runs(execute, source, write_cell_folder, tmp_path, monkeypatch
 
     images = write_cell_folder(tmp_path / "two", per_class=12, seed=4)
     shutil.rmtree(images / "pale")
-    ran = execute("transfer.ipynb", monkeypatch, WORKDIR=source, IMAGES=images, EPOCHS=1)
+    ran = execute("transfer.ipynb", monkeypatch, WORKDIR=source, IMAGES=images, EPOCHS=2)
     text, pictures = outputs_of(ran)
     assert pictures == 1
     assert "test: " in text
