@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from rcmnet_jax.models.conv import max_pool, patch_conv2d, plain_conv2d
+from rcmnet_jax.models.conv import patch_conv2d, plain_conv2d, scanned_conv2d
+from rcmnet_jax.models.max_pool import max_pool
 
 # batch, height, width, channels in, channels out, kernel, stride, padding
 SMALL = (
@@ -77,7 +78,12 @@ def main() -> None:
         options = {"stride": stride, "padding": padding}
         gradient = plain_conv2d(x, kernel, **options)
         print(f"{k}x{k}/{stride} {c:3d} -> {d:3d} at {batch}x{h}x{w}", end="  ")
-        for name, convolve in (("plain", plain_conv2d), ("patches", patch_conv2d)):
+        formulations = (
+            ("plain", plain_conv2d),
+            ("patches", patch_conv2d),
+            ("scan", lambda x, k, *, stride, padding: scanned_conv2d(x, k, stride, padding)),
+        )
+        for name, convolve in formulations:
             figures = time_convolution(
                 lambda x, k, f=convolve, o=options: f(x, k, **o), x, kernel, gradient
             )

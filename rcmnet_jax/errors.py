@@ -8,8 +8,12 @@ traceback. Anything else that escapes is a bug and keeps its traceback.
 class UserError(ValueError):
     """A mistake in what the user gave: a path, a config value, a file, a checkpoint.
 
-    The message is one line: what is wrong, with the value, and what to do about it.
+    The message is one line: what is wrong, with the value, and what to do about it. A value with
+    line breaks (a column's name, say) does not make it two.
     """
+
+    def __str__(self) -> str:
+        return " ".join(super().__str__().splitlines())
 
 
 class DataError(UserError):

@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "rcmnet_jax"
 # Leaves, importable from everywhere.
-COMMON = {"errors", "files", "types", "runtime", "rcmnet_jax"}
+COMMON = {"errors", "files", "logistic", "types", "runtime", "rcmnet_jax"}
 # Room -> the rooms it may import besides itself and the leaves. No room may import cli.
 ALLOWED = {
     "models": set(),
@@ -32,6 +32,7 @@ ALLOWED = {
         "prediction",
     },
     "explain": {"models", "data", "evaluation", "checkpoints", "training", "html"},
+    "report": {"models", "data", "evaluation", "checkpoints", "training", "explain", "html"},
     "cli": {
         "models",
         "data",
@@ -44,6 +45,19 @@ ALLOWED = {
         "prediction",
         "export",
         "html",
+        "paper",
+    },
+    # The whole way, from images to the paper's tables.
+    "paper": {
+        "models",
+        "data",
+        "evaluation",
+        "checkpoints",
+        "training",
+        "transfer",
+        "explain",
+        "html",
+        "report",
     },
 }
 # Written down so that a new import of a framework is a decision.

@@ -2,7 +2,9 @@
 
 import importlib.metadata
 import platform
+import shlex
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pill
 
 
 def collect_provenance() -> dict[str, Any]:
-    """Versions, device and git state of this process, ready for JSON."""
+    """Versions, device, git state and command of this process, ready for JSON."""
     devices = jax.devices()
     return {
         "rcmnet_jax": rcmnet_jax.__version__,
@@ -27,6 +29,7 @@ def collect_provenance() -> dict[str, Any]:
             "count": len(devices),
         },
         "git": _git_state(),
+        "command": shlex.join(sys.argv),
     }
 
 

@@ -2,7 +2,7 @@
 
 import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rcmnet_jax.checkpoints.bundle import is_bundle, read_bundle
 from rcmnet_jax.checkpoints.restored import Restored, abstract_variables
@@ -47,20 +47,34 @@ def load_run(workdir: str | Path) -> Restored:
 def _restore(store: "CheckpointStore", directory: Path) -> Restored:
     if not store.steps:
         raise CheckpointError(f"{directory} holds no checkpoint: train for at least one epoch")
-    meta = store.newest_meta()
-    if meta is None:
-        raise CheckpointError(f"no checkpoint in {directory} can be read: restore it from a copy")
+    problem: Exception | None = None
+    # The record says how to build the network, and may itself be what is damaged.
+    for meta in store.metas():
+        try:
+            return _restore_as(store, meta)
+        except (LookupError, TypeError, AttributeError, ValueError) as error:
+            problem = problem or error
+    told = f" ({problem})" if problem is not None else ""
+    raise CheckpointError(
+        f"no checkpoint in {directory} can be read{told}: restore it from a copy"
+    ) from problem
+
+
+def _restore_as(store: "CheckpointStore", meta: dict[str, Any]) -> Restored:
+    """The newest whole checkpoint, of a network as this record has it."""
     preprocess = Preprocess.from_dict(meta["preprocess"])
     model = create_model(num_classes=len(meta["class_names"]), **meta["config"]["model"])
     saved = store.restore(abstract_variables(model, preprocess))
     assert saved is not None  # There are steps, and none that is whole is an error.
+    # From here on what belongs to the arrays, which is proved to be what was saved.
+    meta = saved.meta
     return Restored(
         model=model,
         variables=saved.state,
         class_names=tuple(meta["class_names"]),
-        preprocess=preprocess,
+        preprocess=Preprocess.from_dict(meta["preprocess"]),
         mean=tuple(meta["normalization"]["mean"]),
         std=tuple(meta["normalization"]["std"]),
         step=saved.step,
-        meta=saved.meta,
+        meta=meta,
     )

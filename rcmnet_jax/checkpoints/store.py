@@ -21,6 +21,7 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 
 from rcmnet_jax.checkpoints.digest import tree_sha256
 from rcmnet_jax.errors import CheckpointError
@@ -32,6 +33,8 @@ logger = logging.getLogger(__name__)
 DAMAGE = Exception
 # No space, quota exceeded, file too large: tensorstore gives their text alone.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# Orbax reads the wall clock for its timeouts, and gives a save up when that is set forward.
+NO_TIMEOUT = 10**9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +65,10 @@ class CheckpointStore:
         self._read_only = read_only
         # Orbax's own read_only warns on every opening. What a killed save left is removed.
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, create=not read_only, cleanup_tmp_directories=not read_only
+            max_to_keep=keep,
+            create=not read_only,
+            cleanup_tmp_directories=not read_only,
+            async_options=ocp.options.AsyncOptions(timeout_secs=NO_TIMEOUT),
         )
         with _readable_errors(self.directory, "open"):
             self._manager = ocp.CheckpointManager(self.directory, options=options)
@@ -158,13 +164,22 @@ class CheckpointStore:
             )
         return None
 
-    def newest_meta(self) -> dict[str, Any] | None:
-        """The ``meta`` of the newest checkpoint where it can be read; no arrays are touched."""
+    def metas(self) -> Iterator[dict[str, Any]]:
+        """Each ``meta`` that can be read, the newest first; no arrays are touched.
+
+        They are not proved to be what was saved: only `restore` does that.
+        """
         for step in reversed(self.steps):
-            with contextlib.suppress(DAMAGE):
+            try:
                 args = ocp.args.Composite(meta=ocp.args.JsonRestore())
-                return dict(self._manager.restore(step, args=args)["meta"])
-        return None
+                meta = dict(self._manager.restore(step, args=args)["meta"])
+            except DAMAGE:
+                continue
+            yield meta
+
+    def newest_meta(self) -> dict[str, Any] | None:
+        """The first of `metas`, or None."""
+        return next(self.metas(), None)
 
     def _restore_step(self, step: int, template: PyTree) -> Saved:
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
@@ -201,8 +216,12 @@ class CheckpointStore:
             return
         source = self.directory / str(step)
         target = self.directory.parent / f"corrupt-{self.directory.name}-{step}"
-        shutil.rmtree(target, ignore_errors=True)
-        source.rename(target)
+        if jax.process_index() == 0:
+            shutil.rmtree(target, ignore_errors=True)
+            source.rename(target)
+        if jax.process_count() > 1:
+            # All have read it, and found the same, before they look at the folder again.
+            multihost_utils.sync_global_devices(str(target))
         self._manager.reload()
 
 

@@ -10,11 +10,14 @@ NAMES = ("pbc", "cart", "cell_folder")
 EXAMPLES = """\
 examples:
   rcmnet data audit PBC_dataset_normal_DIB --json audit.json
+  rcmnet data audit PBC_dataset_normal_DIB --split checkpoints/pbc_rcmnet/split.csv
   rcmnet data build PBC_dataset_normal_DIB --name pbc
   rcmnet data split PBC_dataset_normal_DIB --name pbc --protocol paper --out split.csv
   rcmnet data synthetic drawn_cells --kind pbc --per-class 20
 
-`audit` exits with 0 when every file can be used, and with 1 when some were dropped.
+`audit` says what building finds, near-duplicates within and across the parts of the split, whether
+size, name, colour or border alone predict the label, and a verdict on each: fine, look or act.
+It exits with 0 when every file can be used, and with 1 when some were dropped.
 """
 
 
@@ -25,6 +28,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     audit.add_argument("source", help="folder of class folders, zip of one, or CSV manifest")
     audit.add_argument("--json", type=Path, help="also write the whole audit here")
     audit.add_argument("--csv", type=Path, help="also write a row per file here")
+    audit.add_argument(
+        "--split", type=Path, help="split.csv of a run: which pictures are in two parts?"
+    )
+    audit.add_argument(
+        "--threshold", type=float, help="similarity of near-duplicates, 0.93 by default"
+    )
+    audit.add_argument(
+        "--quick", action="store_true", help="no near-duplicates and shortcuts, as building does"
+    )
     audit.set_defaults(action_function=_audit)
 
     build = actions.add_parser("build", help="audit and write TFDS files, as training does")
@@ -61,12 +73,20 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
 
 
 def _audit(args: argparse.Namespace) -> int:
-    from rcmnet_jax.data import audit_source, open_source
+    from rcmnet_jax.data import audit_source, audit_thoroughly, open_source
 
-    audit = audit_source(open_source(args.source))
-    print(audit.table())
+    source = open_source(args.source)
+    if args.quick:
+        if args.split or args.threshold is not None:
+            raise UserError("--quick looks for no near-duplicates: leave out --split, --threshold")
+        audit = told = audit_source(source)
+    else:
+        threshold = {} if args.threshold is None else {"threshold": args.threshold}
+        told = audit_thoroughly(source, split_csv=args.split, **threshold)
+        audit = told.audit
+    print(told.table())
     if args.json:
-        audit.to_json(args.json)
+        told.to_json(args.json)
     if args.csv:
         audit.to_csv(args.csv)
     return OK if len(audit.kept) == len(audit.rows) else PARTIAL

@@ -5,7 +5,10 @@ OK = 0
 PARTIAL = 1
 # The user can mend it; one line on standard error says how.
 USER_ERROR = 2
-# Stopped by SIGTERM with everything saved; EX_TEMPFAIL, which schedulers take for "again later".
+# A bug, with its traceback, in a run of several processes; Python itself gives a lone one 1.
+CRASHED = 70
+# Stopped by SIGTERM with everything saved, or another process of the run is gone; EX_TEMPFAIL,
+# which schedulers take for "again later".
 INTERRUPTED = 75
 # Stopped by Ctrl-C, as shells count it: 128 + SIGINT.
 STOPPED = 130

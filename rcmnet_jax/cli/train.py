@@ -1,13 +1,17 @@
 """The command behind ``train.py``: a config file, a workdir, and one-line errors."""
 
+import logging
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
-from rcmnet_jax.cli.exit_codes import INTERRUPTED, OK, STOPPED, USER_ERROR
+from rcmnet_jax.cli.exit_codes import CRASHED, INTERRUPTED, OK, STOPPED, USER_ERROR
 from rcmnet_jax.cli.logs import configure_logging
+from rcmnet_jax.cli.signals import sigterm_ends
 from rcmnet_jax.errors import UserError
 from rcmnet_jax.runtime import configure_runtime
+from rcmnet_jax.training.hosts import FLAGS, Hosts, join_hosts
 
 USAGE = """\
 usage: python train.py --config FILE[:ARGUMENTS] --workdir DIR [--config.KEY=VALUE ...]
@@ -22,7 +26,11 @@ examples:
       --config.data.source=FOLDER --config.optim.learning_rate=0.02
 
 Each file in configs/ says what it takes behind the colon; configs/base.py lists every key.
-Exit status: 0 done, 2 something to mend (one line says what), 75 stopped by SIGTERM and saved.
+Several processes (docs/scaling.md): --coordinator HOST:PORT --num_processes N --process_id I, or
+RCMNET_COORDINATOR, RCMNET_NUM_PROCESSES, RCMNET_PROCESS_ID; under srun none of them is needed.
+
+Exit status: 0 done, 2 something to mend (one line says what), 75 to be run again: stopped by
+SIGTERM and saved, or another process of the run is gone.
 """
 
 
@@ -41,8 +49,27 @@ def main(argv: list[str]) -> int:
     configure_logging()
     configure_runtime()
     try:
-        return _train(argv)
+        # The training loop has a handler of its own, which saves.
+        with sigterm_ends():
+            config, workdir, address = _parse(argv)
+            hosts = join_hosts(address)
     except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USER_ERROR
+    if not hosts.first:
+        logging.getLogger("rcmnet_jax").setLevel(logging.WARNING)
+    status = _status(hosts, config, workdir)
+    hosts.leave(status)
+    return status
+
+
+def _status(hosts: Hosts, config, workdir: Path) -> int:
+    """Trains, tells how it ended, and gives the exit status."""
+    try:
+        with sigterm_ends():
+            return _train(config, workdir, tell=hosts.first)
+    except UserError as error:
+        hosts.settle()
         print(f"error: {error}", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
@@ -51,21 +78,29 @@ def main(argv: list[str]) -> int:
             file=sys.stderr,
         )
         return STOPPED
+    except BaseException:
+        hosts.settle()
+        if hosts.count == 1:
+            raise
+        traceback.print_exc()
+        return CRASHED
 
 
-def _train(argv: list[str]) -> int:
-    config, workdir = _parse(argv)
+def _train(config, workdir: Path, *, tell: bool) -> int:
     from rcmnet_jax.training.loop import Interrupted, train
     from rcmnet_jax.training.protocol import is_protocol, run_protocol
 
     try:
         if is_protocol(config):
-            _tell_protocol(run_protocol(config, workdir), workdir)
+            summary, tell_summary = run_protocol(config, workdir), _tell_protocol
         else:
-            _tell_run(train(config, workdir), workdir)
+            summary, tell_summary = train(config, workdir), _tell_run
     except Interrupted as interrupted:
-        print(interrupted, file=sys.stderr)
+        if tell:
+            print(interrupted, file=sys.stderr)
         return INTERRUPTED
+    if tell:
+        tell_summary(summary, workdir)
     return OK
 
 
@@ -81,7 +116,7 @@ def _tell_protocol(summary: dict[str, Any], workdir: Path) -> None:
 
 def _tell_run(summary: dict[str, Any], workdir: Path) -> None:
     best = summary["best"]
-    print(f"best epoch {best['epoch']}: val {best['metric']} {_number(best['value'])}")
+    print(f"best epoch {best['epoch']} by {best['metric']}: {_number(best['value'])}")
     if "test" in summary:
         print(f"test {_top1(summary['test']['accuracy'])}")
     print(f"in {workdir}: curves.png, test_confusion.png, test_metrics.json, checkpoints/")
@@ -99,7 +134,7 @@ def _number(value: float | None) -> str:
 
 
 def _parse(argv: list[str]):
-    """The config with its overrides, and the workdir."""
+    """The config with its overrides, the workdir, and where the other processes are."""
     from absl import flags
     from ml_collections import config_flags
 
@@ -108,6 +143,8 @@ def _parse(argv: list[str]):
     words = ["train.py", *argv]
     config_flags.DEFINE_config_file("config", None, flag_values=values, sys_argv=words)
     flags.DEFINE_string("workdir", None, "where the run is kept", flag_values=values)
+    for flag in FLAGS:
+        flags.DEFINE_string(flag, "", "of several processes", flag_values=values)
     try:
         rest = values(words)
     except (flags.Error, KeyError, AttributeError, TypeError, ValueError) as error:
@@ -116,7 +153,7 @@ def _parse(argv: list[str]):
         raise UserError(f"argument {rest[1]!r} is not understood: see python train.py --help")
     if not values.workdir:
         raise UserError("--workdir is missing: name the folder for the run, e.g. checkpoints/mine")
-    return values.config, Path(values.workdir)
+    return values.config, Path(values.workdir), {flag: values[flag].value for flag in FLAGS}
 
 
 def _require_config_file(argv: list[str]) -> None:

@@ -15,6 +15,7 @@ _EXPORTS = {
     "Split": "splits",
     "SyntheticOptions": "dataset",
     "audit_source": "audit",
+    "audit_thoroughly": "audit",
     "channel_statistics": "statistics",
     "decode_image": "preprocess",
     "load_pixels": "cache",

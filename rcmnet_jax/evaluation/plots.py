@@ -30,6 +30,7 @@ from rcmnet_jax.evaluation.figure import (
     short_names,
 )
 from rcmnet_jax.evaluation.intervals import Proportion
+from rcmnet_jax.evaluation.selective import risk_coverage
 
 # With more classes the numbers in the cells cannot be read, and only the colours stay.
 _MOST_WRITTEN_CLASSES = 24
@@ -171,6 +172,46 @@ def plot_reliability(
     for panel in (axes, below):
         panel.set_xlim(0, 1.01)
         clean(panel)
+    save(figure, path)
+
+
+def plot_risk_coverage(
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    path: Path | str,
+    *,
+    chosen: float | None = None,
+    synthetic: bool = False,
+) -> None:
+    """Share of errors among the accepted images, by the share accepted.
+
+    Args:
+        labels: (N,) int in [0, K).
+        probabilities: (N, K), rows sum to 1.
+        path: the PNG, 1000 px wide.
+        chosen: share of images accepted by the threshold in use, to be marked.
+        synthetic: say in the title that the images are synthetic.
+
+    Raises:
+        DataError: predictions of the wrong form.
+        UserError: the file cannot be written.
+    """
+    curve = risk_coverage(labels, probabilities)
+    title = f"Risk and coverage, area {curve.area:.4f}"
+    figure = new_figure(5.5, title, synthetic)
+    axes = figure.add_subplot()
+    axes.step(curve.coverage, curve.risk, where="pre", color=BLUE, lw=1.8)
+    if chosen is not None:
+        label = f"threshold in use accepts {100 * chosen:.1f} %"
+        axes.axvline(chosen, color=RED, ls="--", lw=1.4, label=label)
+        axes.legend(frameon=False, fontsize=12, loc="upper left")
+    axes.set_xlim(0, 1.01)
+    axes.set_ylim(0, None)
+    axes.xaxis.set_major_formatter(PercentFormatter(xmax=1.0))
+    axes.yaxis.set_major_formatter(PercentFormatter(xmax=1.0, decimals=1))
+    axes.set_xlabel("coverage: images accepted without review", fontsize=12)
+    axes.set_ylabel("risk: errors among them", fontsize=12)
+    clean(axes)
     save(figure, path)
 
 

@@ -28,6 +28,8 @@ def split_note(meta: Mapping[str, Any]) -> str:
     level = split.get("level") if isinstance(split, Mapping) else None
     if level is None:
         return "split level not recorded: take the numbers as an upper bound"
+    if isinstance(split, Mapping) and split.get("protocol") == "external":
+        level = "external"
     kept = f"{level}-level: no {level} lies in training and test alike"
     return _LEVEL_NOTES.get(str(level), kept) + _lax_notes(meta)
 

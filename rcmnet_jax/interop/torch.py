@@ -265,8 +265,22 @@ def without_prefixes(state: StateDict) -> dict[str, np.ndarray]:
             raise UserError(
                 f"the state dict holds {short} twice, with and without a prefix: give one network"
             )
-        bare[short] = array
+        bare[short] = _numbers(name, array)
     return bare
+
+
+def _numbers(name: str, array: Any) -> np.ndarray:
+    """The entry as an array of real numbers; objects, text and dates are no weights."""
+    try:
+        found = np.asarray(array)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"the state dict's {name} is no array ({error}): save it again") from error
+    if found.dtype.kind in "OSUMmc":
+        raise UserError(
+            f"the state dict's {name} holds {found.dtype}, not real numbers: give the network's"
+            " state_dict() and nothing else"
+        )
+    return found
 
 
 def without_prefix(name: str) -> str:

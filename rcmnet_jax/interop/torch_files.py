@@ -13,7 +13,7 @@ from typing import Any
 import ml_dtypes  # noqa: F401  (numpy learns bfloat16 from it, which safetensors may hold)
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from rcmnet_jax.errors import CheckpointError, UserError
 from rcmnet_jax.files import replacing
@@ -85,7 +85,8 @@ def write_torch_file(
     with replacing(path) as temporary:
         if path.suffix == SAFETENSORS:
             # "pt" is what transformers and timm look for before they load.
-            save_file(dict(state), temporary, metadata={"format": "pt", **(metadata or {})})
+            said = {"format": "pt", **(metadata or {})}
+            temporary.write_bytes(save(dict(state), metadata=said))
         elif path.suffix in PICKLED:
             torch = _import_torch(path)
             tensors = {name: torch.from_numpy(array.copy()) for name, array in state.items()}

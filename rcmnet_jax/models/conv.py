@@ -1,9 +1,9 @@
-"""Convolution and max-pooling, each formulated by static shape and backend.
+"""Convolution, formulated by static shape and backend.
 
 One place owns the choice, so that every network gets it and no network mentions it. On GPU and
-TPU XLA's own convolution is used throughout. On CPU two of its cases are pathological, and each
-has a rule here with the measurement that justifies it; values and gradients equal the plain
-formulation (tests/models/test_conv.py).
+TPU XLA's own convolution is used throughout. On CPU some of its cases are slow, and each has a
+rule here with the measurement that justifies it; values and gradients equal the plain formulation
+(tests/models/test_conv.py).
 
 Measured by ``python benchmarks/conv.py`` (jax 0.10.2, two cores of an AMD EPYC with AVX-512,
 2026-11-23), float32, batch 64, milliseconds for forward / input gradient / kernel gradient:
@@ -17,16 +17,24 @@ case                    XLA convolution     patch product     rule
 3x3, 64 ch, 16x16 map   13 / 12 / 22        35 / 25 / 43      leave to XLA
 ======================  ==================  ================  ==================================
 
-Max-pooling 3x3/2 of (64, 32, 32, 64), forward / gradient: windowed 2.4 / 71, slices 1.6 / 21.
+Kernel gradients of larger maps go through `scanned_conv2d`; milliseconds of one core, the least of
+five: 64 ch, 16x16 map 21.3 by XLA and 9.3 in a scan; 7x7/2 stem of 64x64 images 32 and 18; 64 ch,
+32x32 map 67 and 46; 128 ch, 16x16 map 52 and 30; 128 ch, 8x8 map 9.3 and 7.8 (left to XLA).
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
+# From which side of the result and which number of output channels the kernel gradient is taken in
+# a scan, and how many rows of patches it holds at once: about a megabyte or two.
+SMALLEST_SCANNED = 12
+FEWEST_SCANNED = 32
+ROWS_AT_ONCE = 2048
 # torchvision's initialisation of convolutions: kaiming normal, fan out (He et al. 2015).
 kaiming_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 # PyTorch's default for dense layers: uniform in +-1/sqrt(fan_in).
@@ -63,6 +71,10 @@ def conv2d(
     smallest = (min(height, width) + 2 * padding - kernel_size) // stride + 1
     if smallest < kernel_size and x_BxHxWxC.shape[-1] > 8:
         return patch_conv2d(x_BxHxWxC, kernel, stride=stride, padding=padding)
+    # With the batch spread over several devices the scan would move images between them.
+    alone = jax.device_count() == 1
+    if alone and smallest >= SMALLEST_SCANNED and kernel.shape[-1] >= FEWEST_SCANNED:
+        return scanned_conv2d(x_BxHxWxC, kernel, stride, padding)
     return plain_conv2d(x_BxHxWxC, kernel, stride=stride, padding=padding)
 
 
@@ -102,21 +114,58 @@ def patch_conv2d(
     return (patches @ taps).reshape(batch, out_h, out_w, -1)
 
 
-def max_pool(x_BxHxWxC: jax.Array, *, size: int, stride: int, padding: int = 0) -> jax.Array:
-    """Max-pooling with explicit padding by minus infinity.
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def scanned_conv2d(x_BxHxWxC: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+    """`plain_conv2d` whose kernel gradient is a sum over a few images at a time.
 
-    On CPU it is the maximum of strided slices, over rows and then over columns, because the
-    gradient of XLA's windowed reduction (select-and-scatter) is several times slower there
-    (benchmarks/conv.py). Values are the same. Where several entries of a window tie, the gradient
-    goes to one of them, as in XLA and PyTorch, though not always to the same one.
+    The gradient is the product of the result's gradient with the patches of the input. The patches
+    of a whole batch are nine times the input or more; of a few images they stay in the cache.
     """
-    if not on_cpu():
-        return nn.max_pool(
-            x_BxHxWxC, (size, size), (stride, stride), ((padding, padding), (padding, padding))
-        )
+    return plain_conv2d(x_BxHxWxC, kernel, stride=stride, padding=padding)
+
+
+def _scanned_forward(x, kernel, stride: int, padding: int):
+    return plain_conv2d(x, kernel, stride=stride, padding=padding), (x, kernel)
+
+
+def _scanned_backward(stride: int, padding: int, residuals, g):
+    x, kernel = residuals
+    # What is not asked for (of images, of frozen kernels) the compiler leaves out.
+    _, pull = jax.vjp(lambda x: plain_conv2d(x, kernel, stride=stride, padding=padding), x)
+    return pull(g)[0], _kernel_gradient(x, g, kernel.shape[0], stride, padding)
+
+
+scanned_conv2d.defvjp(_scanned_forward, _scanned_backward)
+
+
+def _kernel_gradient(x, g, k: int, stride: int, padding: int) -> jax.Array:
+    """Gradient (k, k, C, D) of a convolution's kernel, in a scan over groups of images."""
+    batch, out_h, out_w, features = g.shape
+    at_once = _images_at_once(batch, out_h * out_w)
     pads = ((0, 0), (padding, padding), (padding, padding), (0, 0))
-    x = jnp.pad(x_BxHxWxC, pads, constant_values=-jnp.inf)
-    return _running_max(_running_max(x, 1, size, stride), 2, size, stride)
+
+    def add(total_DxP, images):
+        x, g = images
+        windows = _windows(jnp.pad(x, pads), range(k), range(k), out_h, out_w, stride)
+        patches = jnp.concatenate(windows, axis=-1).reshape(at_once * out_h * out_w, -1)
+        # This way round the longer side is the contiguous one of the product.
+        return total_DxP + g.reshape(-1, features).T @ patches, None
+
+    def groups(a):
+        return a.reshape(batch // at_once, at_once, *a.shape[1:])
+
+    zeros = jnp.zeros((features, k * k * x.shape[-1]), g.dtype)
+    total_DxP, _ = jax.lax.scan(add, zeros, (groups(x), groups(g)))
+    return total_DxP.T.reshape(k, k, x.shape[-1], features)
+
+
+def _images_at_once(batch: int, positions: int) -> int:
+    """The most images that divide the batch and whose patches are at most `ROWS_AT_ONCE` rows."""
+    return max(
+        n
+        for n in range(1, batch + 1)
+        if batch % n == 0 and (n == 1 or n * positions <= ROWS_AT_ONCE)
+    )
 
 
 class Conv(nn.Module):
@@ -168,19 +217,3 @@ def _windows(x, rows, cols, out_h: int, out_w: int, stride: int) -> list[jax.Arr
         for r in rows
         for c in cols
     ]
-
-
-def _running_max(x: jax.Array, axis: int, size: int, stride: int) -> jax.Array:
-    """Maximum over windows of ``size`` entries along one axis, without padding.
-
-    By selection and not by `jax.numpy.maximum`, whose gradient goes to the operands *equal* to the
-    result: recomputed in another fusion they may round differently, and the gradient is lost (see
-    `pooling.max_over`). A selection gives it to one of them always.
-    """
-    length = (x.shape[axis] - size) // stride * stride + 1
-    pooled = lax.slice_in_dim(x, 0, length, stride, axis)
-    for offset in range(1, size):
-        other = lax.slice_in_dim(x, offset, offset + length, stride, axis)
-        # NaN is the only value unlike itself; it must come through.
-        pooled = jnp.where((other > pooled) | (other != other), other, pooled)
-    return pooled

@@ -7,7 +7,7 @@ result has no name to ask for.
 import jax
 from flax import linen as nn
 
-from rcmnet_jax.models.conv import max_pool
+from rcmnet_jax.models.max_pool import max_pool
 
 
 class ReLU(nn.Module):

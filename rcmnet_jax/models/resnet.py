@@ -7,8 +7,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from rcmnet_jax.models.cbam import CBAM
-from rcmnet_jax.models.conv import Conv, max_pool
+from rcmnet_jax.models.conv import Conv
 from rcmnet_jax.models.grid import Grid
+from rcmnet_jax.models.max_pool import max_pool
 from rcmnet_jax.models.norm import Norm
 
 STEMS = ("imagenet", "small")

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import jax
 import tqdm
 
 from rcmnet_jax.evaluation.curves import plot_curves
@@ -18,6 +19,26 @@ SHOWN = (
 )
 # Drawing takes as long as an epoch of the smallest runs.
 SECONDS_BETWEEN_PLOTS = 10.0
+
+
+def open_log(workdir: Path, log, **position: Any) -> "RunLog | SilentLog":
+    """The log of a run; one of its processes writes it, the others have a silent one."""
+    return RunLog(workdir, log, **position) if jax.process_index() == 0 else SilentLog()
+
+
+class SilentLog:
+    """Takes what a `RunLog` takes, and tells nobody."""
+
+    def step(self, step: int) -> None: ...
+
+    def images_per_second(self, step: int) -> float:
+        return 0.0
+
+    def write(self, kind: str, step: int, epoch: float, values: dict[str, Any]) -> None: ...
+
+    def plot(self) -> None: ...
+
+    def close(self) -> None: ...
 
 
 class RunLog:
@@ -50,7 +71,7 @@ class RunLog:
         self._plotted_at = -SECONDS_BETWEEN_PLOTS
         self._batch_size = batch_size
         self._path = workdir / METRICS_FILE
-        self.rows = [row for row in _read_rows(self._path) if row["step"] <= start_step]
+        self.rows = [row for row in read_rows(self._path) if row["step"] <= start_step]
         self._rewrite()
         self._file = self._path.open("a")
         self._writer = _TensorBoard(workdir, start_step) if log.tensorboard else None
@@ -127,12 +148,12 @@ class RunLog:
         temporary.replace(self._path)
 
 
-def _read_rows(path: Path) -> list[dict[str, Any]]:
+def read_rows(path: Path) -> list[dict[str, Any]]:
     """The rows of an earlier part of the run; a last line cut off by a kill is left out."""
     if not path.exists():
         return []
     rows = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             row = json.loads(line)
         except ValueError:

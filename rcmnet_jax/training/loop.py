@@ -9,9 +9,7 @@ import contextlib
 import functools
 import logging
 import math
-import signal
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +23,17 @@ from rcmnet_jax.errors import TrainingError
 from rcmnet_jax.training.experiment import Experiment, build_experiment
 from rcmnet_jax.training.feed import Feed
 from rcmnet_jax.training.frozen import frozen_features
-from rcmnet_jax.training.log import RunLog
+from rcmnet_jax.training.log import open_log
 from rcmnet_jax.training.mesh import put_replicated, replicated
 from rcmnet_jax.training.resume import restore_or_init
 from rcmnet_jax.training.saving import Saver
 from rcmnet_jax.training.scoring import Scorer, is_better
 from rcmnet_jax.training.steps import Recipe, train_step, train_steps_on_device
+from rcmnet_jax.training.stopping import StopRequest
 from rcmnet_jax.training.workdir import (
     locked_workdir,
     require_same_config,
+    require_same_processes,
     write_config,
     write_errors_told,
 )
@@ -70,11 +70,13 @@ def train(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, A
         contextlib.ExitStack() as resources,
     ):
         require_same_config(config, workdir)
+        require_same_processes(config)
         run = Run(build_experiment(config), workdir, resources)
         # Only now: a config that turned out to be wrong must not bind the folder.
-        write_config(config, workdir)
-        write_split_csv(run.experiment.split, workdir / "split.csv")
-        run.announce()
+        if jax.process_index() == 0:
+            write_config(config, workdir)
+            write_split_csv(run.experiment.split, workdir / "split.csv")
+            run.announce()
         return run.finish()
 
 
@@ -104,7 +106,7 @@ class Run:
         self.key = put_replicated(jax.random.key(self.config.seed), experiment.mesh)
         self.log = resources.enter_context(
             contextlib.closing(
-                RunLog(
+                open_log(
                     workdir,
                     self.config.log,
                     start_step=self.progress.step,
@@ -114,7 +116,7 @@ class Run:
                 )
             )
         )
-        self._stop = threading.Event()
+        self._stop = StopRequest()
 
     def _compiled_step(self, recipe: Recipe) -> Callable:
         """The donated, compiled step: one for the whole run, or for each stage of unfreezing."""
@@ -150,10 +152,10 @@ class Run:
 
     def finish(self) -> dict[str, Any]:
         """Trains to the end and scores."""
-        with _sigterm_sets(self._stop):
+        with self._stop.by_sigterm():
             epochs = self.config.train.epochs
             while self.progress.epoch < epochs and not self._out_of_patience():
-                if self._stop.is_set():
+                if self._stop.made:
                     self._interrupt()
                 self._epoch()
             self.saver.finish(self.state, self.progress, self.meta)
@@ -175,12 +177,13 @@ class Run:
                 self._account(pending)
             pending = metrics
             self.progress.step += count
+            self._stop.look()
             if self._save_is_due(stop):
                 self._account(pending)
                 pending = None
                 self._save()
             # At its end the epoch is finished first, so that a checkpoint is within or between.
-            if self._stop.is_set() and self.progress.step < stop:
+            if self._stop.made and self.progress.step < stop:
                 if pending is not None:
                     self._account(pending)
                 self._interrupt()
@@ -273,19 +276,3 @@ class Run:
         if self.config.eval.test_at_end and len(self.experiment.split.indices("test")):
             summary["test"] = self.scorer.write_test(self.saver.best)
         return summary
-
-
-@contextlib.contextmanager
-def _sigterm_sets(event: threading.Event) -> Iterator[None]:
-    """While inside, SIGTERM sets the event instead of ending the process.
-
-    Only the main thread can install handlers; elsewhere the caller's arrangement stands.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: event.set())
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

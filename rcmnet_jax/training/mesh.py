@@ -7,6 +7,7 @@ as on one device.
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from rcmnet_jax.errors import ConfigError
@@ -30,8 +31,11 @@ def split_batch(mesh: Mesh, *, axis: int = 0) -> NamedSharding:
 
 
 def put_replicated(tree, mesh: Mesh):
-    """Places a tree of host arrays on every device."""
-    return jax.device_put(tree, replicated(mesh))
+    """Places a tree of host arrays, the same in every process, on every device."""
+    if jax.process_count() == 1:
+        return jax.device_put(tree, replicated(mesh))
+    # Without the comparison across processes that device_put makes, which would send every byte.
+    return multihost_utils.host_local_array_to_global_array(tree, mesh, PartitionSpec())
 
 
 def put_batch(tree, mesh: Mesh, *, axis: int = 0):
@@ -40,6 +44,13 @@ def put_batch(tree, mesh: Mesh, *, axis: int = 0):
     return jax.tree.map(
         lambda leaf: jax.make_array_from_process_local_data(sharding, np.asarray(leaf)), tree
     )
+
+
+def same_everywhere(values: np.ndarray) -> np.ndarray:
+    """The values as process 0 has them: where a last digit may differ, one process decides."""
+    if jax.process_count() == 1:
+        return values
+    return np.asarray(multihost_utils.broadcast_one_to_all(values))
 
 
 def require_divisible(batch_size: int, mesh: Mesh, key: str) -> None:

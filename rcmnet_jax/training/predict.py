@@ -1,16 +1,21 @@
 """Logits of any number of images, in batches of one shape, none dropped."""
 
+import collections
 import functools
+from collections.abc import Iterator
 
 import jax
 import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from rcmnet_jax.data.batches import prefetch
-from rcmnet_jax.training.mesh import make_mesh, put_batch, put_replicated
+from rcmnet_jax.data.batches import prefetch, process_share
+from rcmnet_jax.training.mesh import make_mesh, put_batch, put_replicated, replicated
 from rcmnet_jax.training.steps import predict_step
 from rcmnet_jax.types import Variables
+
+# Batches that are asked for before the first of them is waited for.
+AHEAD = 2
 
 
 class Predictor:
@@ -36,8 +41,16 @@ class Predictor:
     ):
         self._mesh = mesh or make_mesh()
         self._batch_size = -(-batch_size // self._mesh.size) * self._mesh.size
-        self._predict = jax.jit(functools.partial(predict_step, model.apply, mean=mean, std=std))
-        self._classify = jax.jit(functools.partial(model.apply, train=False, method="classify"))
+        # Logits on every device, so that every process of a run has them all.
+        everywhere = replicated(self._mesh)
+        self._predict = jax.jit(
+            functools.partial(predict_step, model.apply, mean=mean, std=std),
+            out_shardings=everywhere,
+        )
+        self._classify = jax.jit(
+            functools.partial(model.apply, train=False, method="classify"),
+            out_shardings=everywhere,
+        )
 
     def logits(self, variables: Variables, pixels, rows: np.ndarray) -> np.ndarray:
         """Logits of some images.
@@ -57,20 +70,28 @@ class Predictor:
         return self._in_batches(self._classify, variables, features, np.arange(len(features)))
 
     def _in_batches(self, compiled, variables: Variables, source, rows: np.ndarray) -> np.ndarray:
-        size = self._batch_size
+        if not len(rows):
+            return np.empty((0, 0), np.float32)
         # A restored network lies on one device, whatever the mesh is.
         variables = put_replicated(variables, self._mesh)
-        starts = range(0, len(rows), size)
-        pending: list[tuple[jax.Array, int]] = []
-        for piece in prefetch((source[rows[s : s + size]] for s in starts), ahead=2):
-            count = len(piece)
-            if count < size:
-                # Padded by repetition and cut off again, so the last images count like all.
-                piece = np.concatenate([piece, np.repeat(piece[-1:], size - count, axis=0)])
-            pending.append((compiled(variables, put_batch(piece, self._mesh)), count))
-        if not pending:
-            return np.empty((0, 0), np.float32)
-        return np.concatenate([np.asarray(logits)[:count] for logits, count in pending])
+        pieces = prefetch((source[share] for share in self._shares(rows)), ahead=2)
+        done: list[np.ndarray] = []
+        pending: collections.deque[jax.Array] = collections.deque()
+        for piece in pieces:
+            pending.append(compiled(variables, put_batch(piece, self._mesh)))
+            # Waited for now and then, or fast reading would pile up pixels before the device.
+            if len(pending) > AHEAD:
+                done.append(np.asarray(pending.popleft()))
+        return np.concatenate([*done, *map(np.asarray, pending)])[: len(rows)]
+
+    def _shares(self, rows: np.ndarray) -> Iterator[np.ndarray]:
+        """The rows of each batch that this process reads; the last batch is filled up."""
+        size = self._batch_size
+        # By repetition, cut off again, so that the last images count like all.
+        filled = np.concatenate([rows, np.repeat(rows[-1:], -len(rows) % size)])
+        for start in range(0, len(filled), size):
+            batch = filled[start : start + size]
+            yield process_share(batch, jax.process_index(), jax.process_count())
 
 
 def softmax(logits_NxK: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 import ml_collections
 import numpy as np
 
@@ -58,14 +59,16 @@ def run_protocol(config: ml_collections.ConfigDict, workdir: str | Path) -> dict
     with locked_workdir(workdir), write_errors_told(workdir):
         require_same_config(config, workdir)
         folds = count_folds(config)
-        write_config(config, workdir)
+        if jax.process_index() == 0:
+            write_config(config, workdir)
         seeds = [config.seed + i for i in range(config.train.repeats)]
         runs = list(itertools.product(seeds, range(folds)))
         for number, (seed, fold) in enumerate(runs, 1):
             run_config, folder = _one_run(config, seed, fold, folds)
             logger.info("run %d of %d: %s", number, len(runs), folder)
             _train_unless_finished(run_config, workdir / folder)
-        return _write_summary(config, workdir, seeds, folds)
+        # The first of several processes has written what there is to pool.
+        return {} if jax.process_index() else _write_summary(config, workdir, seeds, folds)
 
 
 def run_folders(workdir: Path) -> Iterator[Path]:

@@ -51,12 +51,15 @@ def restore_or_init(
         ema=bool(config.optim.ema),
         trainable=experiment.recipe.trainable,
     )
-    newest = store.newest_meta()
-    if newest is not None:
-        # First, since with other classes the arrays would not even fit.
-        _require_same_data(newest, meta, workdir)
+    # First, since with other classes the arrays would not even fit. One record that agrees will do:
+    # another may be damaged, which `restore` finds out.
+    differing = [_other_data(saved, meta) for saved in store.metas()]
+    if differing and all(differing):
+        raise CheckpointError(f"{workdir} {differing[0]}")
     saved = store.restore(put_replicated(state, experiment.mesh))
     if saved is not None:
+        if told := _other_data(saved.meta, meta):
+            raise CheckpointError(f"{workdir} {told}")
         if "transfer" in saved.meta:
             meta["transfer"] = saved.meta["transfer"]
         return saved.state, Progress.from_dict(saved.progress)
@@ -120,18 +123,20 @@ def _with_reestimated_statistics(state: TrainState, experiment: Experiment) -> T
     return state.replace(batch_stats=after["batch_stats"])
 
 
-def _require_same_data(saved: dict[str, Any], now: dict[str, Any], workdir: Path) -> None:
-    """Refuses to go on with other images or another split than the checkpoint was trained on."""
+def _other_data(saved: dict[str, Any], now: dict[str, Any]) -> str:
+    """What keeps a run from going on, if its checkpoint saw other images or another split."""
     for item, remedy in (
         ("data", "restore the images as they were"),
         ("split", "restore the split"),
         ("class_names", "use the same classes"),
     ):
-        before, after = saved[item], now[item]
-        if isinstance(before, dict):
-            before, after = before["sha256"], after["sha256"]
+        before, after = saved.get(item), now[item]
+        if isinstance(after, dict):
+            before = before.get("sha256") if isinstance(before, dict) else before
+            after = after["sha256"]
         if before != after:
-            raise CheckpointError(
-                f"{workdir} was trained on another {item} ({str(before)[:12]}, now"
-                f" {str(after)[:12]}): {remedy}, or choose another --workdir"
+            return (
+                f"was trained on another {item} ({str(before)[:12]}, now {str(after)[:12]}):"
+                f" {remedy}, or choose another --workdir"
             )
+    return ""

@@ -13,7 +13,7 @@ from rcmnet_jax.errors import CheckpointError, ConfigError
 from rcmnet_jax.evaluation import scores
 from rcmnet_jax.evaluation.report import write_evaluation
 from rcmnet_jax.training.experiment import Experiment
-from rcmnet_jax.training.mesh import replicated
+from rcmnet_jax.training.mesh import replicated, same_everywhere
 from rcmnet_jax.training.predict import Predictor, softmax
 from rcmnet_jax.training.state import TrainState
 from rcmnet_jax.training.workdir import log_test_access
@@ -82,7 +82,7 @@ class Scorer:
         rows, views = self._experiment.split.indices(part), self._views(part)
         if not len(rows):
             return {}
-        if part == "test":
+        if part == "test" and not jax.process_index():
             log_test_access(self._workdir, int(state.step), "watched while training")
         if self._watched_features is not None:
             features = self._watched_features
@@ -95,16 +95,22 @@ class Scorer:
         confusion = scores.confusion_matrix(
             labels, scores.predict(probabilities), probabilities.shape[1]
         )
-        return {
-            "loss": float(scores.negative_log_likelihood(labels, probabilities).mean()),
-            "accuracy": float(scores.accuracy(confusion)),
-            "balanced_accuracy": float(scores.balanced_accuracy(confusion)),
-            "macro_f1": float(scores.macro_f1(confusion)),
-            "macro_auc": float(scores.macro_auc(scores.one_vs_rest_auc(labels, probabilities))),
+        values = {
+            "loss": scores.negative_log_likelihood(labels, probabilities).mean(),
+            "accuracy": scores.accuracy(confusion),
+            "balanced_accuracy": scores.balanced_accuracy(confusion),
+            "macro_f1": scores.macro_f1(confusion),
+            "macro_auc": scores.macro_auc(scores.one_vs_rest_auc(labels, probabilities)),
         }
+        # Which epoch was best decides who saves what, so all processes must agree on it.
+        agreed = same_everywhere(np.asarray(list(values.values())))
+        return dict(zip(values, map(float, agreed), strict=True))
 
     def write_test(self, best: CheckpointStore) -> dict[str, Any]:
-        """Scores the test part with the best weights and writes ``test_*`` into the workdir."""
+        """Scores the test part with the best weights and writes ``test_*`` into the workdir.
+
+        Every process of a run takes part; the first writes, and returns the evaluation.
+        """
         experiment = self._experiment
         # Placed on the devices of now, which need not be those that it was saved from.
         here = replicated(experiment.mesh)
@@ -117,6 +123,9 @@ class Scorer:
             raise CheckpointError(f"{best.directory} holds no checkpoint: train again")
         records, rows = experiment.dataset.records, experiment.split.indices("test")
         views = self._views("test")
+        probabilities = self._probabilities(saved.state, rows, views)
+        if jax.process_index():
+            return {}
         groups = experiment.split.group[rows]
         if not np.all(groups != ""):
             # Six views of one image are not six images.
@@ -130,7 +139,7 @@ class Scorer:
         evaluation = write_evaluation(
             self._workdir,
             np.tile(records.label[rows], views),
-            self._probabilities(saved.state, rows, views),
+            probabilities,
             files=files,
             sha256=np.tile(records.sha256[rows], views).tolist(),
             class_names=experiment.dataset.class_names,

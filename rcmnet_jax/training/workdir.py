@@ -4,13 +4,17 @@ import contextlib
 import datetime
 import errno
 import fcntl
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import ml_collections
+import numpy as np
+from jax.experimental import multihost_utils
 
 from rcmnet_jax.errors import ConfigError, UserError
 
@@ -49,7 +53,8 @@ ADDED_KEYS: dict[str, Any] = {
 def locked_workdir(workdir: Path) -> Iterator[None]:
     """Creates the folder and keeps other runs out of it.
 
-    The lock is the kernel's, so it is gone with the process however that ends.
+    The lock is the kernel's, so it is gone with the process however that ends. Of several
+    processes of one run the first holds it.
 
     Raises:
       UserError: the folder cannot be written, or another process trains in it.
@@ -62,6 +67,9 @@ def locked_workdir(workdir: Path) -> Iterator[None]:
             f"cannot write to {workdir} ({error.strerror}): choose another --workdir"
         ) from error
     with file:
+        if jax.process_index():
+            yield
+            return
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -122,11 +130,35 @@ def require_same_config(config: ml_collections.ConfigDict, workdir: Path) -> Non
         _require_same(_read_config(path), now, workdir)
 
 
+def require_same_processes(config: ml_collections.ConfigDict) -> None:
+    """Checks that all processes of the run were started with one config.
+
+    Raises:
+      ConfigError: one was not, in every process.
+    """
+    if jax.process_count() == 1:
+        return
+    digest = hashlib.sha256(_to_json(config).encode()).digest()
+    all_digests = multihost_utils.process_allgather(np.frombuffer(digest, np.uint8))
+    others = [i for i, row in enumerate(all_digests) if not np.array_equal(row, all_digests[0])]
+    if others:
+        raise ConfigError(
+            f"process {others[0]} was started with another config than process 0: give all"
+            " processes the same --config and overrides"
+        )
+
+
 def with_added_keys(saved: Mapping[str, Any]) -> ml_collections.ConfigDict:
     """The config of a run, as its checkpoint or folder has it, with the keys of today."""
     config = ml_collections.ConfigDict(saved)
-    missing = {k: v for k, v in ADDED_KEYS.items() if k not in flatten_config(config)}
-    config.update_from_flattened_dict(missing)
+    for key, value in ADDED_KEYS.items():
+        *groups, name = key.split(".")
+        place: Any = config
+        for group in groups:
+            place = place.get(group) if isinstance(place, ml_collections.ConfigDict) else None
+        # A file that lacks a whole group is damaged, and is told as another config.
+        if isinstance(place, ml_collections.ConfigDict) and name not in place:
+            place[name] = value
     return config
 
 

@@ -46,6 +46,13 @@ def empty_the_meta(step: Path) -> None:
     (step / "meta" / "metadata").write_text("")
 
 
+def rename_a_key_of_the_meta(step: Path) -> None:
+    path = step / "meta" / "metadata"
+    text = path.read_text()
+    assert '"class_names"' in text
+    path.write_text(text.replace('"class_names"', '"class_nomes"'))
+
+
 DAMAGE: dict[str, Callable[[Path], None]] = {
     function.__name__: function
     for function in (
@@ -56,5 +63,6 @@ DAMAGE: dict[str, Callable[[Path], None]] = {
         change_a_digit_of_the_progress,
         cut_off_the_meta,
         empty_the_meta,
+        rename_a_key_of_the_meta,
     )
 }

@@ -1,5 +1,6 @@
 """A run opened for use: the same network, whatever is beside it."""
 
+import json
 import shutil
 
 import jax
@@ -36,7 +37,9 @@ def test_everything_needed_to_use_the_network_is_there(run):
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("name", ["flip_bit", "truncate", "delete_state", "cut_off_the_meta"])
+@pytest.mark.parametrize(
+    "name", ["flip_bit", "delete_state", "cut_off_the_meta", "rename_a_key_of_the_meta"]
+)
 def test_damage_is_told_with_the_folder(run, tmp_path, name):
     copied = shutil.copytree(run, tmp_path / "copied")
     DAMAGE[name](copied / "checkpoints" / "best" / "5")
@@ -48,3 +51,22 @@ def test_a_run_without_a_checkpoint_is_told(tmp_path):
     (tmp_path / "checkpoints" / "best").mkdir(parents=True)
     with pytest.raises(CheckpointError, match="at least one epoch"):
         load_run(tmp_path)
+
+
+@pytest.mark.parametrize("change", ["null", "classes"])
+def test_a_record_that_cannot_be_used_costs_one_checkpoint(cells, tmp_path, change):
+    workdir = tmp_path / "run"
+    # An easy metric to better, so that there are two best checkpoints.
+    train(config_of(cells, "epochs=3", **{"eval.metric": "loss"}), workdir)
+    older, newer = sorted((workdir / "checkpoints" / "best").iterdir(), key=lambda p: int(p.name))
+    path = newer / "meta" / "metadata"
+    meta = json.loads(path.read_text())
+    if change == "null":
+        meta["config"] = None
+    else:
+        meta["class_names"] = ["other", "names", "here"]
+    path.write_text(json.dumps(meta))
+    restored = load_run(workdir)
+    assert restored.step == int(older.name)
+    # Not those of the damaged record, which lay on top.
+    assert restored.class_names == ("blue", "pale", "pink")

@@ -103,9 +103,10 @@ def test_files_are_written_and_read_back(dirty, tmp_path):
     (tmp_path / "old.json").write_text(json.dumps({**values, "version": 0}))
     with pytest.raises(DataError, match="audit version 0"):
         read_audit(tmp_path / "old.json")
-    (tmp_path / "broken.json").write_text("{")
-    with pytest.raises(DataError, match="build it again"):
-        read_audit(tmp_path / "broken.json")
+    for text in ("{", "[]", '"audit"', '{"version": 1, "rows": [1]}'):
+        (tmp_path / "broken.json").write_text(text)
+        with pytest.raises(DataError, match="build it again"):
+            read_audit(tmp_path / "broken.json")
 
 
 def test_data_hash_follows_content_not_place(class_folder, tmp_path):

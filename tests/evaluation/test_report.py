@@ -85,6 +85,8 @@ def test_split_notes():
         "patient-level: no patient lies in training and test alike"
     )
     assert split_note({"split": {"level": "external"}}).startswith("external:")
+    other = {"split": {"level": "image", "protocol": "external"}}
+    assert split_note(other).startswith("external:")
 
 
 def test_meta_takes_numpy_and_paths_but_not_nan(tmp_path):

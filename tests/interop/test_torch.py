@@ -219,3 +219,11 @@ class TestErrors:
         del state["net.0.net.8.bias"]
         with pytest.raises(UserError, match=r"missing net\.0\.net\.8\.bias"):
             bot_from_torch(state)
+
+
+@pytest.mark.parametrize("value", [[None, []], [[1], [2, 3]], np.array(["a"]), np.zeros(3, "c8")])
+def test_entries_that_are_no_numbers_are_told_by_name(rcmnet, value):
+    _, state = rcmnet
+    name = next(iter(state))
+    with pytest.raises(UserError, match=f"state dict's {name}"):
+        restore({**state, name: value})

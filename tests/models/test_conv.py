@@ -9,7 +9,15 @@ import pytest
 from flax import linen as nn
 
 from rcmnet_jax.models import conv
-from rcmnet_jax.models.conv import Conv, conv2d, max_pool, patch_conv2d, plain_conv2d
+from rcmnet_jax.models import max_pool as max_pool_module
+from rcmnet_jax.models.conv import (
+    Conv,
+    conv2d,
+    patch_conv2d,
+    plain_conv2d,
+    scanned_conv2d,
+)
+from rcmnet_jax.models.max_pool import max_pool
 
 # Heights and widths from 1 to 9, odd and even, square and not.
 SIZES = ((1, 1), (2, 2), (2, 3), (3, 1), (4, 4), (5, 7), (6, 8), (7, 6), (8, 9), (9, 5))
@@ -75,6 +83,57 @@ def test_convolution(kernel, stride, padding):
             jax.tree.map(assert_close, one, reference)
 
 
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"), [(3, 1, 1), (3, 2, 1), (7, 2, 3), (5, 1, 0)]
+)
+@pytest.mark.parametrize("batch", [1, 3, 8])
+def test_kernel_gradient_in_a_scan(monkeypatch, kernel, stride, padding, batch):
+    # So few rows at once that eight images are several groups.
+    monkeypatch.setattr(conv, "ROWS_AT_ONCE", 100)
+    x, weights = noise(batch, 9, 8, 5), noise(kernel, kernel, 5, 4)
+
+    @jax.jit
+    def both(x, weights):
+        ours = value_and_gradients(lambda x, w: scanned_conv2d(x, w, stride, padding), x, weights)
+        plain = partial(plain_conv2d, stride=stride, padding=padding)
+        return ours, value_and_gradients(plain, x, weights)
+
+    ours, reference = both(x, weights)
+    jax.tree.map(assert_close, ours, reference)
+
+
+def test_groups_of_images_divide_the_batch_and_stay_small():
+    assert conv._images_at_once(64, 256) == 8
+    assert conv._images_at_once(64, 1024) == 2
+    assert conv._images_at_once(16, 8190) == 1
+    assert conv._images_at_once(7, 400) == 1
+    assert conv._images_at_once(6, 400) == 3
+
+
+def test_the_scan_is_for_large_maps_on_one_cpu_device(monkeypatch):
+    taken = []
+    monkeypatch.setattr(
+        conv, "scanned_conv2d", lambda x, w, s, p: taken.append(x.shape[1]) or plain_conv2d(x, w)
+    )
+    few, many = noise(3, 3, 9, 8), noise(3, 3, 9, 32)
+    for devices in (2, 1):
+        monkeypatch.setattr(conv.jax, "device_count", lambda d=devices: d)
+        for size, weights in ((8, many), (16, few), (16, many)):
+            conv2d(noise(1, size, size, 9), weights, padding=1)
+    assert taken == [16]
+
+
+def test_second_derivatives_go_through_the_scan():
+    x, weights = noise(2, 5, 5, 3), noise(3, 3, 3, 4)
+
+    def curvature(formulation):
+        gradient = jax.grad(lambda w: (formulation(x, w) ** 3).sum())
+        return jax.grad(lambda w: (gradient(w) ** 2).sum())(weights)
+
+    ours = curvature(lambda x, w: scanned_conv2d(x, w, 1, 1))
+    assert_close(ours, curvature(partial(plain_conv2d, padding=1)))
+
+
 def test_images_of_three_channels():
     x, weights = noise(2, 13, 12, 3), noise(7, 7, 3, 4)
 
@@ -91,7 +150,8 @@ def test_images_of_three_channels():
 @pytest.mark.parametrize("cpu", [True, False])
 def test_conv2d_is_the_same_with_and_without_the_cpu_rules(monkeypatch, cpu):
     x, weights = noise(2, 2, 2, CHANNELS_IN), noise(3, 3, CHANNELS_IN, CHANNELS_OUT)
-    monkeypatch.setattr(conv, "on_cpu", lambda: cpu)
+    for module in (conv, max_pool_module):
+        monkeypatch.setattr(module, "on_cpu", lambda: cpu)
     assert_close(conv2d(x, weights, padding=1), plain_conv2d(x, weights, padding=1))
     pooled = max_pool(x, size=3, stride=2, padding=1)
     assert_close(pooled, x.max((1, 2), keepdims=True))

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from rcmnet_jax.models import Norm
 
@@ -20,6 +21,52 @@ def test_batch_norm_trains_on_the_batch_and_moves_its_statistics_by_a_tenth():
     np.testing.assert_allclose(updates["batch_stats"]["bn"]["mean"], 0.1 * mean, rtol=1e-5)
     # The biased variance, where PyTorch keeps the unbiased one.
     np.testing.assert_allclose(updates["batch_stats"]["bn"]["var"], 0.9 + 0.1 * var, rtol=1e-5)
+
+
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_batch_norm_is_that_of_flax_values_statistics_and_gradients(train, dtype):
+    ours = Norm(dtype=dtype)
+    theirs = nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=dtype)
+    rng = np.random.default_rng(2)
+    x, g = jnp.asarray(X, dtype), jnp.asarray(rng.standard_normal(X.shape), dtype)
+    draw = [rng.standard_normal(48).astype(np.float32) for _ in range(3)]
+    params = {"scale": 1 + 0.3 * draw[0], "bias": draw[1]}
+    stats = {"mean": 3 + draw[2], "var": np.exp(draw[0])}
+
+    def ours_of(params, x):
+        variables = {"params": {"bn": params}, "batch_stats": {"bn": stats}}
+        y, new = ours.apply(variables, x, train=train, mutable=["batch_stats"])
+        return y, new["batch_stats"]["bn"]
+
+    def theirs_of(params, x):
+        variables = {"params": params, "batch_stats": stats}
+        y, new = theirs.apply(variables, x, mutable=["batch_stats"])
+        return y, new["batch_stats"]
+
+    @jax.jit
+    def both(params, x, g):
+        return [
+            (lambda y, pull, new: (y, new, pull(g)))(*jax.vjp(f, params, x, has_aux=True))
+            for f in (ours_of, theirs_of)
+        ]
+
+    mine, reference = both(params, x, g)
+    # bfloat16 has eight bits; the gradients of the parameters sum over 120 values.
+    tolerance = 2e-5 if dtype == jnp.float32 else 2e-2
+    for a, b in zip(jax.tree.leaves(mine), jax.tree.leaves(reference), strict=True):
+        assert a.dtype == b.dtype
+        a, b = np.asarray(a, np.float32), np.asarray(b, np.float32)
+        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance * np.abs(b).max())
+
+
+def test_the_variables_are_named_as_those_of_flax():
+    variables = Norm().init(jax.random.key(0), X, train=False)
+    theirs = nn.BatchNorm(use_running_average=True).init(jax.random.key(0), X)
+    assert jax.tree.structure(variables["params"]["bn"]) == jax.tree.structure(theirs["params"])
+    assert jax.tree.structure(variables["batch_stats"]["bn"]) == jax.tree.structure(
+        theirs["batch_stats"]
+    )
 
 
 def test_batch_norm_evaluates_with_running_statistics():

@@ -34,11 +34,15 @@ def last_digest(workdir: Path) -> tuple[int, str]:
 
 
 def saved_arrays(directory: Path) -> dict[str, np.ndarray]:
-    """Every array of the newest checkpoint of a series, by its path."""
+    """Every array of the newest checkpoint of a series, by its path, whatever it was saved from."""
     import orbax.checkpoint as ocp
 
     newest = max((int(p.name), p) for p in directory.iterdir())[1]
-    tree = ocp.StandardCheckpointer().restore(newest / "state")
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+        shapes = reader.metadata(newest / "state").item_metadata.tree
+        as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), shapes)
+        arguments = ocp.args.PyTreeRestore(restore_args=as_numpy)
+        tree = reader.restore(newest / "state", args=arguments)
     return {
         jax.tree_util.keystr(path): np.asarray(leaf)
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)

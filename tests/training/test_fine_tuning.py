@@ -1,6 +1,7 @@
 """Fine-tuning from another run: what is frozen stays, bit for bit, whatever the optimizer does."""
 
 import re
+import shutil
 
 import jax
 import numpy as np
@@ -177,6 +178,19 @@ def test_learning_rates_by_group():
 def test_wrong_rules_are_told(cells, tmp_path, changes, message):
     with pytest.raises(ConfigError, match=re.escape(message)):
         train(config_of(cells, **changes), tmp_path / "run")
+
+
+def test_other_classes_need_a_fresh_classifier(finished, tmp_path, write_cell_folder):
+    two = write_cell_folder(tmp_path / "cells", per_class=8)
+    shutil.rmtree(two / "pale")
+    changes = {"init.checkpoint": str(finished[0]), "init.keep_fresh": ("params/head/bias",)}
+    with pytest.raises(
+        CheckpointError, match=r"head/kernel is \(64, 3\), not \(64, 2\).*keep_fresh"
+    ):
+        train(config_of(two, **changes), tmp_path / "run")
+    # As it is by default, the classifier starts fresh and the rest fits.
+    config = config_of(two, "epochs=1", **{"init.checkpoint": str(finished[0])})
+    assert train(config, tmp_path / "fresh")["steps"] == 1
 
 
 def test_another_size_is_said_and_tables_are_resized(cells, tmp_path, caplog):

@@ -118,3 +118,13 @@ def test_speed_is_counted_from_the_last_question(tmp_path):
     with open_log(tmp_path) as log:
         assert log.images_per_second(4) > 0
         assert log.images_per_second(4) == 0
+
+
+def test_lines_that_are_no_text_are_left_out(tmp_path):
+    with open_log(tmp_path) as log:
+        write_epoch(log, 5)
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'\x80"kind"\n' + path.read_bytes() + b"\xff\n")
+    with open_log(tmp_path, start_step=5):
+        pass
+    assert steps_of(tmp_path) == [5]

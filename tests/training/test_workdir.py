@@ -100,3 +100,17 @@ def test_a_disk_that_takes_nothing_is_a_user_error(tmp_path, code, remedy):
 def test_other_system_errors_are_left_alone(tmp_path):
     with pytest.raises(FileNotFoundError), write_errors_told(tmp_path):
         (tmp_path / "missing").read_text()
+
+
+@pytest.mark.parametrize("group", [None, 3, "gone"])
+def test_a_config_that_lost_a_group_is_another_config(tmp_path, group):
+    config = synthetic.get_config()
+    write_config(config, tmp_path)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    if group == "gone":
+        del saved["data"]
+    else:
+        saved["data"] = group
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    with pytest.raises(ConfigError, match="another config"):
+        require_same_config(config, tmp_path)

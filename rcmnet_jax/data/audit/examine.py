@@ -12,9 +12,11 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from rcmnet_jax.data.audit.findings import Finding, find_oddities
 from rcmnet_jax.data.preprocess import inspect_and_decode
@@ -95,8 +97,8 @@ class Audit:
             digest.update(f"{row.file}\0{row.label}\0{row.sha256}\n".encode())
         return digest.hexdigest()
 
-    def table(self) -> str:
-        """The audit as plain text: counts by class, then findings with examples."""
+    def counts_table(self) -> str:
+        """Images kept and dropped of each class, as plain text."""
         kept = collections.Counter(row.label for row in self.rows if row.status == KEPT)
         dropped = collections.Counter(row.label for row in self.rows if row.status == DROPPED)
         ignored = sum(row.status == IGNORED for row in self.rows)
@@ -107,9 +109,12 @@ class Audit:
         lines.append(f"{'total':<{width}}{sum(kept.values()):>8}{sum(dropped.values()):>9}")
         if ignored:
             lines.append(f"in no class, not used: {ignored}")
-        lines.append("")
+        return "\n".join([*lines, *(f"- {note}" for note in self.notes)])
+
+    def table(self) -> str:
+        """The audit as plain text: counts by class, then findings with examples."""
+        lines = [self.counts_table(), ""]
         lines.extend(["findings:"] if self.findings or self.notes else ["no findings"])
-        lines.extend(f"- {note}" for note in self.notes)
         for finding in self.findings:
             lines.append(f"- {finding.message} [{finding.count}]")
             lines.extend(f"    {example}" for example in finding.examples[:EXAMPLES])
@@ -173,26 +178,35 @@ def read_audit(path: str | os.PathLike[str]) -> Audit:
     """
     try:
         return Audit.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"the audit {path} cannot be read ({error}): build it again") from error
 
 
-def audit_source(source: Source, *, progress: bool = True, workers: int | None = None) -> Audit:
+def audit_source(
+    source: Source,
+    *,
+    progress: bool = True,
+    workers: int | None = None,
+    observe: Callable[[str, np.ndarray], None] | None = None,
+) -> Audit:
     """Reads and decodes every file of a source once, in threads.
 
     Args:
         source: from `open_source`.
         progress: show a progress bar on standard error.
         workers: threads; one for each core when None.
+        observe: called in a thread with file and pixels (H, W, 3) uint8 of each decoded image.
 
     Returns:
         The audit. It is not an error when files are dropped: see `Audit.table`.
     """
     rows: list[AuditRow] = []
     with progress_bar(len(source.files), "audit", enabled=progress) as bar:
-        examined = ordered_map(lambda file: _examine(source, file), source.files, workers=workers)
+        examined = ordered_map(
+            lambda file: _examine(source, file, observe), source.files, workers=workers
+        )
         for row in examined:
             rows.append(row)
             bar.update()
@@ -209,7 +223,9 @@ def audit_source(source: Source, *, progress: bool = True, workers: int | None =
     )
 
 
-def _examine(source: Source, file: SourceFile) -> AuditRow:
+def _examine(
+    source: Source, file: SourceFile, observe: Callable[[str, np.ndarray], None] | None
+) -> AuditRow:
     row = AuditRow(
         file=file.file,
         label=file.label,
@@ -225,9 +241,11 @@ def _examine(source: Source, file: SourceFile) -> AuditRow:
         return dataclasses.replace(row, status=DROPPED, reason=str(error))
     row = dataclasses.replace(row, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
     try:
-        facts, _ = inspect_and_decode(data)
+        facts, pixels = inspect_and_decode(data)
     except BadImageError as error:
         return dataclasses.replace(row, status=DROPPED, reason=str(error))
+    if observe is not None:
+        observe(file.file, pixels)
     return dataclasses.replace(row, **dataclasses.asdict(facts))
 
 

@@ -1,0 +1,227 @@
+"""Our side of a comparison: the library's own steps, compiled as its training loop does."""
+
+import dataclasses
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from benchmarks.data import MEAN, STD, batch_of, order_of, split_of
+from benchmarks.plan import CLASSES, EPOCH_STEPS, FROZEN_EPOCHS, TASKS, Case
+from rcmnet_jax.data.augment import Augmentation, standardize
+from rcmnet_jax.explain import grad_cam
+from rcmnet_jax.interop.torch import to_torch_state_dict
+from rcmnet_jax.models import create_model
+from rcmnet_jax.training.feed import STEPS_PER_DISPATCH
+from rcmnet_jax.training.mesh import make_mesh, put_replicated
+from rcmnet_jax.training.optimizer import kernels_only
+from rcmnet_jax.training.state import TrainState
+from rcmnet_jax.training.steps import Recipe, train_step, train_steps_on_device
+from rcmnet_jax.transfer.frozen_features import pooled_features
+
+RECIPE = Recipe(mean=MEAN, std=STD, augmentation=Augmentation("none"))
+HEAD = ("head/bias", "head/kernel")
+
+
+class Subject:
+    """A network with random weights, and the tasks of `benchmarks.plan.TASKS`.
+
+    Args:
+      case: what to build.
+      weights: where the PyTorch names and arrays are written for the others.
+      compiled: not used; our side always is.
+    """
+
+    def __init__(self, case: Case, weights: str, compiled: bool):
+        del compiled
+        self._case = case
+        self._model = create_model(case.model, CLASSES, dtype=case.dtype)
+        self._variables = random_variables(self._model, (1, *case.shape[1:]))
+        with open(weights, "wb") as file:
+            np.savez(file, **to_torch_state_dict(case.model, self._variables))
+        self.mesh = make_mesh()
+        self._variables = put_replicated(self._variables, self.mesh)
+        self._pixels, self._labels = batch_of(case)
+        self._x = standardize(jnp.asarray(self._pixels, jnp.float32) / 255, MEAN, STD)
+        self._classes = jnp.asarray(self._labels)
+        self._apply = jax.jit(functools.partial(self._model.apply, train=False))
+        # What takes the accelerator less time than its call is asked for several times in a row.
+        self.repeats = STEPS_PER_DISPATCH.get(jax.default_backend(), 1)
+        self._tasks: dict = {}
+
+    @property
+    def device(self) -> str:
+        """What it runs on."""
+        return f"{jax.devices()[0].device_kind} x {jax.device_count()} ({jax.default_backend()})"
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Of what computes."""
+        import flax
+        import jaxlib
+
+        return {"jax": jax.__version__, "jaxlib": jaxlib.__version__, "flax": flax.__version__}
+
+    def check(self, path: str) -> None:
+        """Logits, the loss of a training step and Grad-CAM maps of the batch."""
+        state = self.train_state(RECIPE)
+        batch = {"image": self._pixels, "label": self._labels, "view": np.zeros_like(self._labels)}
+        step = jax.jit(functools.partial(train_step, recipe=RECIPE))
+        after, metrics = step(state, batch, jax.random.key(0))
+        np.savez(
+            path,
+            logits=self._apply(self._variables, self._x),
+            grad_cam=grad_cam(self._model, self._variables, self._x, self._classes, relu=False),
+            **self._loss(metrics, after),
+        )
+
+    def _loss(self, metrics, after) -> dict:
+        if self._case.model in ("vgg19", "alexnet"):
+            # Their dropout draws other units on every side.
+            return {}
+        moved = jnp.abs(
+            after.params["head"]["kernel"] - self._variables["params"]["head"]["kernel"]
+        )
+        return {"loss": metrics["loss"], "head_update": moved.sum()}
+
+    def run(self, task: str) -> None:
+        """One call, until the result is there."""
+        if task not in self._tasks:
+            self._tasks[task] = getattr(self, f"_make_{task}")()
+        jax.block_until_ready(self._tasks[task]())
+
+    def compiled_text(self) -> str:
+        """What the compiler made of the training step, once it has run."""
+        return self._tasks["train"].compiled_text()
+
+    def images(self, task: str) -> int:
+        """Images that one call of a task is about."""
+        repeats = self.repeats if task in ("forward", "train", "frozen_step") else 1
+        return self._case.batch * TASKS[task][1] * repeats
+
+    def device_memory(self) -> int | None:
+        """Most bytes in use on the accelerator so far; None on CPU."""
+        statistics = jax.devices()[0].memory_stats() or {}
+        return statistics.get("peak_bytes_in_use")
+
+    def flops(self) -> float:
+        """Of one image's forward pass."""
+        counted = self._apply.lower(self._variables, self._x).compile().cost_analysis() or {}
+        return counted.get("flops", math.nan) / self._case.batch
+
+    def train_state(self, recipe: Recipe) -> TrainState:
+        """At the start, with the weights of all sides."""
+        decay = optax.add_decayed_weights(5e-4, mask=kernels_only)
+        tx = optax.chain(decay, optax.sgd(1e-4, momentum=0.9, nesterov=True))
+        # Copies, because the step gives its state's buffers away.
+        variables = jax.tree.map(jnp.copy, self._variables)
+        params = variables["params"]
+        trains = params if recipe.trainable is None else {"head": params["head"]}
+        state = TrainState(
+            step=jnp.zeros((), jnp.int32),
+            apply_fn=self._model.apply,
+            params=params,
+            tx=tx,
+            opt_state=tx.init(trains),
+            batch_stats=variables.get("batch_stats", {}),
+        )
+        return put_replicated(state, self.mesh)
+
+    def _make_forward(self):
+        def run():
+            for _ in range(self.repeats):
+                logits = self._apply(self._variables, self._x)
+            return logits
+
+        return run
+
+    def _make_grad_cam(self):
+        return lambda: grad_cam(self._model, self._variables, self._x, self._classes)
+
+    def _make_train(self):
+        return self._stepper(RECIPE, *self._repeated())
+
+    def _make_frozen_step(self):
+        recipe = dataclasses.replace(RECIPE, trainable=HEAD, frozen_norm=True)
+        return self._stepper(recipe, *self._repeated())
+
+    def _make_epoch(self):
+        recipe = dataclasses.replace(RECIPE, augmentation=Augmentation("dihedral"))
+        chunks = np.split(order_of(self._case), EPOCH_STEPS // min(self.repeats, EPOCH_STEPS))
+        step = self._stepper(recipe, *split_of(self._case), chunks[0])
+        chunks = put_replicated(chunks, self.mesh)
+        return lambda: [step(rows) for rows in chunks]
+
+    def _make_frozen_run(self):
+        recipe = dataclasses.replace(RECIPE, trainable=HEAD, frozen_norm=True)
+        pixels, labels = split_of(self._case)
+        pooled = jax.jit(functools.partial(pooled_features, self._model, mean=MEAN, std=STD))
+        views = jnp.zeros(self._case.batch, jnp.int32)
+        rows = np.tile(order_of(self._case), (FROZEN_EPOCHS, 1))
+        step = None
+
+        def run():
+            nonlocal step
+            parts = np.split(pixels, EPOCH_STEPS)
+            features = jnp.concatenate([pooled(self._variables, p, views) for p in parts])
+            if step is None:
+                step = self._stepper(recipe, features[:, None], labels, rows, name="features")
+            return step()
+
+        return run
+
+    def _repeated(self):
+        rows = np.tile(np.arange(self._case.batch, dtype=np.int32), (self.repeats, 1))
+        return self._pixels, self._labels, rows
+
+    def _stepper(self, recipe, pixels, labels, rows, name="image"):
+        return _Stepper(
+            self.train_state(recipe), recipe, self.mesh, {name: pixels, "label": labels}, rows
+        )
+
+
+class _Stepper:
+    """The loop's compiled step on a split that lies on the device."""
+
+    def __init__(self, state, recipe, mesh, split, rows):
+        self._state = state
+        self._step = jax.jit(
+            functools.partial(train_steps_on_device, recipe=recipe), donate_argnums=0
+        )
+        self._split, self._key, self.rows, self._views = put_replicated(
+            (split, jax.random.key(0), rows, np.zeros_like(rows)), mesh
+        )
+
+    def compiled_text(self) -> str:
+        """What the compiler made of it."""
+        arguments = (self._state, self._split, self.rows, self._views, self._key)
+        return self._step.lower(*arguments).compile().as_text()
+
+    def __call__(self, rows=None):
+        rows = self.rows if rows is None else rows
+        self._state, metrics = self._step(self._state, self._split, rows, self._views, self._key)
+        return metrics
+
+
+def random_variables(model, image_shape):
+    """Weights of a sensible size by numpy: compiling an initialisation takes half a minute."""
+    rng = np.random.default_rng(0)
+    x = jax.ShapeDtypeStruct(image_shape, np.float32)
+    shapes = jax.eval_shape(lambda key, x: model.init(key, x, train=False), jax.random.key(0), x)
+
+    def fill(path, leaf):
+        name = path[-1].key
+        r = rng.standard_normal(leaf.shape).astype(np.float32)
+        if name == "kernel":
+            return r * np.float32(math.sqrt(2 / math.prod(leaf.shape[:-1])))
+        if name in ("rel_height", "rel_width"):
+            return r * np.float32(leaf.shape[-1] ** -0.5)
+        if name == "var":
+            return np.exp(np.float32(0.1) * r)
+        return (1 if name == "scale" else 0) + np.float32(0.1) * r
+
+    kept = {key: tree for key, tree in shapes.items() if key in ("params", "batch_stats")}
+    return jax.tree_util.tree_map_with_path(fill, kept)

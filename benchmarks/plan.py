@@ -1,0 +1,80 @@
+"""What is measured: networks, sizes, batch sizes, tasks and sides. Imports neither framework."""
+
+import dataclasses
+
+RESNET_FAMILY = ("resnet18", "resnet18_c", "resnet18_m", "rcmnet")
+MODELS = (*RESNET_FAMILY, "vgg19", "alexnet")
+# Side -> (height, width): PBC's own size, and squares.
+SIZES = {363: (363, 360), 128: (128, 128), 64: (64, 64), 28: (28, 28)}
+# Images in a batch: the largest that a laptop trains without swapping.
+CPU_BATCH = {363: 16, 128: 64, 64: 64, 28: 64}
+GPU_BATCH = {363: 128, 128: 512, 64: 1024, 28: 2048}
+# The smallest image that leaves something on the last map.
+SMALLEST = {"vgg19": 32, "alexnet": 63}
+CLASSES = 8
+OURS = "ours"
+# Batches in an epoch of the task of that name, and epochs of the frozen fine-tuning.
+EPOCH_STEPS = 4
+FROZEN_EPOCHS = 10
+
+# Task -> what one call of it does; "images" a call in units of the batch.
+TASKS = {
+    "forward": ("logits of a batch", 1),
+    "train": ("one optimizer step on a batch of uint8 pixels", 1),
+    "epoch": (f"{EPOCH_STEPS} shuffled steps with flips and quarter turns", EPOCH_STEPS),
+    "grad_cam": ("Grad-CAM maps of a batch", 1),
+    "frozen_step": ("one step of the classifier behind the frozen backbone", 1),
+    "frozen_run": (
+        f"{FROZEN_EPOCHS} epochs of the classifier over {EPOCH_STEPS} batches: ours computes the"
+        " features once, as train.py does; PyTorch runs the backbone each time",
+        FROZEN_EPOCHS * EPOCH_STEPS,
+    ),
+}
+DEFAULT_TASKS = ("forward", "train")
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One network at one size, in one batch size and compute type.
+
+    Attributes:
+      model: a name of `MODELS`.
+      size: a key of `SIZES`.
+      batch: images.
+      dtype: ``float32`` or ``bfloat16``.
+    """
+
+    model: str
+    size: int
+    batch: int
+    dtype: str = "float32"
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Of a batch of images, channels last."""
+        return (self.batch, *SIZES[self.size], 3)
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        height, width = SIZES[self.size]
+        return f"{self.model} {height}x{width}, batch {self.batch}, {self.dtype}"
+
+
+def cases(models, sizes, *, dtype: str, batches=(), gpu: bool = False) -> list[Case]:
+    """Every network at every size it can take; ``batches`` are tried each where given."""
+    usual = GPU_BATCH if gpu else CPU_BATCH
+    return [
+        Case(model, size, batch, dtype)
+        for model in models
+        for size in sizes
+        if size >= SMALLEST.get(model, 16)
+        for batch in (batches or (usual[size],))
+    ]
+
+
+def sides(*, torch: bool, compiled: bool = True) -> tuple[str, ...]:
+    """Who takes turns."""
+    if not torch:
+        return (OURS,)
+    return (OURS, "torch_eager", "torch_compiled") if compiled else (OURS, "torch_eager")

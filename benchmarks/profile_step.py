@@ -1,0 +1,94 @@
+"""Where the time of a training step goes, by kind of operation and by operation.
+
+    python -m benchmarks.profile_step --model rcmnet --size 64 --batch 64
+
+Milliseconds a step, summed over the threads that computed, from a trace of a few steps; the parts
+of the network are read from the names that the compiler keeps. On one core (``taskset -c 0``) the
+sums are wall time.
+"""
+
+import argparse
+import collections
+import re
+import tempfile
+from pathlib import Path
+
+from rcmnet_jax.runtime import configure_runtime
+
+STEPS = 8
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", default="rcmnet")
+    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--top", type=int, default=30)
+    args = parser.parse_args()
+    configure_runtime()
+    import jax
+
+    from benchmarks.jax_side import Subject
+    from benchmarks.plan import Case
+
+    with tempfile.TemporaryDirectory() as folder:
+        subject = Subject(
+            Case(args.model, args.size, args.batch), str(Path(folder, "weights.npz")), True
+        )
+        subject.run("train")
+        text = subject.compiled_text()
+        with jax.profiler.trace(folder):
+            for _ in range(STEPS):
+                subject.run("train")
+        trace = next(Path(folder).rglob("*.xplane.pb"))
+        data = jax.profiler.ProfileData.from_file(str(trace))
+        times = _times(data)
+    origin = {
+        name: (shape, op)
+        for name, shape, op in re.findall(
+            r'%([\w.\-]+) = (\S+) [^\n]*?metadata=\{[^\n}]*?op_name="([^"]*)"', text
+        )
+    }
+    total = sum(times.values())
+    print(f"{args.model} {args.size}, batch {args.batch}: {total:.1f} ms a step in operations")
+    kinds: collections.Counter = collections.Counter()
+    for name, ms in times.items():
+        kinds[_kind(origin.get(name, ("", name))[1])] += ms
+    for kind, ms in kinds.most_common(25):
+        print(f"{ms:9.1f} ms  {100 * ms / total:5.1f} %  {kind}")
+    shapes = dict(re.findall(r"%([\w.\-]+) = (\S+) ", text))
+    print()
+    for name, ms in sorted(times.items(), key=lambda item: -item[1])[: args.top]:
+        op = origin.get(name, ("", ""))[1]
+        shape = shapes.get(name, "")
+        print(f"{ms:9.2f} ms  {name}  {shape}  {op[-110:]}")
+
+
+def _times(data) -> dict[str, float]:
+    """Operation -> milliseconds a step: its quickest run times how often a step runs it.
+
+    The quickest, because on a busy machine the others contain waiting for the processor.
+    """
+    runs: dict[str, list[float]] = collections.defaultdict(list)
+    for plane in data.planes:
+        for line in plane.lines:
+            for event in line.events:
+                names = dict(event.stats)
+                if "hlo_op" in names:
+                    runs[names["hlo_op"]].append(event.duration_ns / 1e6)
+    return {name: min(times) * len(times) / STEPS for name, times in runs.items()}
+
+
+def _kind(op: str) -> str:
+    """Direction, part and primitive of an operation's name."""
+    direction = "backward" if "transpose(" in op else "forward"
+    part = next(
+        (p for p in ("cbam", "bot", "norm", "conv", "head", "max_pool", "pool") if p in op), "other"
+    )
+    return f"{direction:8} {part:8} {op.rsplit('/', 1)[-1]}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,215 @@
+"""Runs all sides of a case in processes of their own and times them in turns."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.plan import OURS, Case
+
+ROOT = Path(__file__).resolve().parents[1]
+# Largest deviation of any output from ours, relative to its largest magnitude.
+TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2}
+# After a turn, so that the threads of the side before have gone to sleep.
+PAUSE = 0.05
+
+
+class SideError(Exception):
+    """A side could not do what it was asked; the message is one line."""
+
+
+class Side:
+    """One worker process.
+
+    Args:
+      name: ``ours``, ``torch_eager`` or ``torch_compiled``.
+      python: its interpreter.
+      cores: CPU cores it may use; 0: all.
+      log: gets what it prints.
+    """
+
+    def __init__(self, name: str, python: str, cores: int, log: Path):
+        self.name = name
+        self._log = log
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+        command = [python, "-m", "benchmarks.worker", name]
+        with log.open("a") as errors:
+            self._process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                preexec_fn=(lambda: _use_cores(cores)) if cores else None,
+            )
+
+    def ask(self, do: str, **what) -> dict:
+        """A request and its answer.
+
+        Raises:
+          SideError: the process ended, or says what went wrong.
+        """
+        assert self._process.stdin
+        assert self._process.stdout
+        try:
+            self._process.stdin.write(json.dumps({"do": do, **what}) + "\n")
+            self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            tail = self._log.read_text().strip().splitlines()[-1:] or ["no message"]
+            raise SideError(f"{self.name} ended with status {self._process.wait()}: {tail[0]}")
+        answer = json.loads(line)
+        if "error" in answer:
+            raise SideError(f"{self.name}: {answer['error']}")
+        return answer
+
+    def close(self) -> None:
+        """Ends the process."""
+        with contextlib.suppress(BrokenPipeError):
+            self._process.communicate()
+
+
+def measure_case(
+    case: Case,
+    tasks: Sequence[str],
+    pythons: dict[str, str],
+    *,
+    rounds: int,
+    seconds: float,
+    cores: int,
+    log: Path,
+    tell,
+) -> dict:
+    """All tasks of one case, all sides in turns.
+
+    Args:
+      case: what to build.
+      tasks: names of `benchmarks.plan.TASKS`.
+      pythons: side -> interpreter; ours is the first.
+      rounds: turns of each side.
+      seconds: of a turn, at least one call.
+      cores: CPU cores of each side; 0: all.
+      log: gets what the sides print.
+      tell: called with lines for people.
+
+    Returns:
+      ``case``, ``sides`` (device and versions, peak memory), ``deviation`` of the outputs, and
+      ``tasks``: of each side the seconds per image of every turn.
+    """
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        running: dict[str, Side] = {}
+        failed: dict[str, str] = {}
+        described: dict[str, dict] = {}
+        for name, python in pythons.items():
+            side = Side(name, python, cores, log)
+            stack.callback(side.close)
+            try:
+                described[name] = side.ask(
+                    "prepare",
+                    case=dataclasses.asdict(case),
+                    weights=str(folder / "weights.npz"),
+                    compiled=name == "torch_compiled",
+                )
+                side.ask("check", path=str(folder / f"{name}.npz"))
+            except SideError as error:
+                if name == OURS:
+                    raise
+                failed[name] = str(error)
+                tell(f"  {error}")
+                continue
+            running[name] = side
+        deviation = {
+            name: _deviation(folder / f"{OURS}.npz", folder / f"{name}.npz", case, name)
+            for name in running
+            if name != OURS
+        }
+        result: dict = {
+            "case": dataclasses.asdict(case),
+            "sides": described,
+            "failed": failed,
+            "deviation": deviation,
+            "flops": running[OURS].ask("flops")["flops"],
+            "tasks": {},
+        }
+        for task in tasks:
+            result["tasks"][task] = _in_turns(running, task, rounds, seconds, failed)
+        for name, side in running.items():
+            described[name]["memory"] = side.ask("memory")
+        return result
+
+
+def _in_turns(running: dict[str, Side], task: str, rounds, seconds, failed) -> dict:
+    """Side -> seconds an image and CPU seconds an image in every turn, and the first call's."""
+    taking_part = {}
+    measured: dict[str, dict] = {}
+    for name, side in running.items():
+        try:
+            first = side.ask("warm", task=task)["first_s"]
+        except SideError as error:
+            if name == OURS:
+                raise
+            failed[f"{name}, {task}"] = str(error)
+            continue
+        taking_part[name] = side
+        measured[name] = {"first_s": first, "seconds": [], "cpu_seconds": []}
+    for _ in range(rounds):
+        for name, side in taking_part.items():
+            answer = side.ask("time", task=task, seconds=seconds)
+            images = answer["images"]
+            measured[name]["seconds"].append(answer["seconds"] / images)
+            measured[name]["cpu_seconds"].append(answer["cpu_seconds"] / images)
+            time.sleep(PAUSE)
+    return measured
+
+
+def _deviation(ours: Path, theirs: Path, case: Case, name: str) -> dict[str, float]:
+    """Largest relative deviation of each output.
+
+    Raises:
+      SideError: they are not the same network.
+    """
+    with np.load(ours) as a, np.load(theirs) as b:
+        found = {
+            key: float(np.abs(a[key] - b[key]).max() / max(np.abs(a[key]).max(), 1e-30))
+            for key in a.files
+        }
+    worst = max(found, key=lambda key: found[key])
+    if not found[worst] <= TOLERANCE[case.dtype]:
+        raise SideError(
+            f"{case.name}: {worst} of {name} deviates by {found[worst]:.1e}: not the same network,"
+            " nothing is timed"
+        )
+    return found
+
+
+def _use_cores(count: int) -> None:
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])
+
+
+def has_torch(python: str) -> bool:
+    """Whether an interpreter can import torch."""
+    try:
+        done = subprocess.run(
+            [python, "-c", "import torch, numpy"], capture_output=True, timeout=300, check=False
+        )
+    except OSError:
+        return False
+    return done.returncode == 0
+
+
+def this_python() -> str:
+    """The interpreter of our side."""
+    return sys.executable

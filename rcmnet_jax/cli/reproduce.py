@@ -1,0 +1,80 @@
+"""Remake every table and figure of the paper from images, beside the paper's numbers."""
+
+import argparse
+from pathlib import Path
+
+from rcmnet_jax.cli.exit_codes import INTERRUPTED, OK, PARTIAL
+from rcmnet_jax.errors import UserError
+
+EXAMPLES = """\
+examples:
+  rcmnet reproduce --quick --models resnet18,rcmnet --out demo/paper
+  rcmnet reproduce --pbc PBC_dataset_normal_DIB --cart CART_FOLDER --out reproduction --seeds 3
+  rcmnet reproduce --pbc PBC_dataset_normal_DIB --out small --size 96 --models rcmnet --dry-run
+
+The same command goes on where it was stopped; runs that are done are not trained again.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments."""
+    parser.add_argument("--pbc", help="the eight-class PBC images: folder, zip or manifest")
+    parser.add_argument(
+        "--cart", help="the two-class images; without them Tables 6 and 7 are left out"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder for runs and report")
+    parser.add_argument("--seeds", type=int, default=1, help="runs of each network (default 1)")
+    parser.add_argument("--size", default="native", help="pixels a side, or native (default)")
+    parser.add_argument("--models", default="all", help="all, or names with commas between")
+    parser.add_argument(
+        "--protocol",
+        choices=("strict", "paper", "both"),
+        default="strict",
+        help="strict: validation held out, test scored once; paper: as published, test watched",
+    )
+    parser.add_argument("--quick", action="store_true", help="synthetic cells, small, in minutes")
+    parser.add_argument("--dry-run", action="store_true", help="show the plan and its time only")
+    parser.add_argument(
+        "--no-estimate", action="store_true", help="do not measure speeds beforehand"
+    )
+    parser.add_argument("--data-dir", help="where built data sets are kept")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Trains what is missing and writes the report."""
+    size = _size(args.size)
+    from rcmnet_jax.paper import Options, reproduce
+    from rcmnet_jax.paper.facts import NETWORKS
+    from rcmnet_jax.training.loop import Interrupted
+
+    options = Options(
+        out=args.out.absolute(),
+        pbc=args.pbc,
+        cart=args.cart,
+        models=tuple(NETWORKS) if args.models == "all" else tuple(args.models.split(",")),
+        seeds=args.seeds,
+        protocols=("strict", "paper") if args.protocol == "both" else (args.protocol,),
+        size=size,
+        quick=args.quick,
+        data_dir=args.data_dir,
+        dry_run=args.dry_run,
+        calibrate=not args.no_estimate,
+    )
+    try:
+        failed = reproduce(options)
+    except Interrupted as interrupted:
+        print(interrupted)
+        return INTERRUPTED
+    if not args.dry_run:
+        print(f"report: {args.out / 'report.html'} (and report.md, tables/, figures/)")
+    for line in failed:
+        print(f"failed: {line}")
+    return PARTIAL if failed else OK
+
+
+def _size(text: str) -> int:
+    if text == "native":
+        return 0
+    if not text.isdigit() or int(text) < 16:
+        raise UserError(f"--size {text!r} is neither native nor a number of pixels from 16 on")
+    return int(text)

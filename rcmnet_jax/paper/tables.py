@@ -1,0 +1,208 @@
+"""The paper's tables with our numbers beside the paper's."""
+
+import csv
+import dataclasses
+import io
+from collections.abc import Mapping, Sequence
+
+from rcmnet_jax.paper.architecture import architecture_rows
+from rcmnet_jax.paper.collect import Cell, Results
+from rcmnet_jax.paper.facts import (
+    CART_IMAGES,
+    CART_VIEWS,
+    NETWORKS,
+    PBC_PER_CLASS,
+    STAGES,
+    TOP1,
+    TOP5_PBC,
+)
+from rcmnet_jax.paper.plan import Request
+
+MISSING = "not run"
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table for people.
+
+    Attributes:
+      name: of its files, such as ``table5``.
+      title: one line.
+      columns: heads.
+      rows: as many cells as heads, each.
+      notes: what a reader must know beside it.
+    """
+
+    name: str
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+
+    def markdown(self) -> str:
+        """As GitHub shows it."""
+        lines = [f"### {self.title}", ""]
+        lines += [_pipes(self.columns), _pipes(["---"] * len(self.columns))]
+        lines += [_pipes(row) for row in self.rows]
+        return "\n".join([*lines, "", *self.notes, ""])
+
+    def csv(self) -> str:
+        """Heads and rows, comma-separated."""
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([self.columns, *self.rows])
+        return text.getvalue()
+
+
+def make_tables(request: Request, results: Results) -> list[Table]:
+    """Tables 1 to 7, as far as there are runs, and what the two protocols are worth."""
+    tables = [
+        *_count_tables(results),
+        Table(
+            "table4",
+            "Table 4: the networks, counted from the modules",
+            ("part", *NETWORKS.values()),
+            architecture_rows(),
+            ("Parameters with eight classes; map sizes for 363x360 images.",),
+        ),
+    ]
+    for stage in STAGES:
+        if stage.name in request.stages:
+            tables.append(_result_table(request, results, stage.name, stage.table, stage.title))
+    if "transfer" in request.stages:
+        tables.append(_gain_table(request, results))
+    return tables
+
+
+def _count_tables(results: Results) -> list[Table]:
+    """Tables 1 to 3: images of each class in each part, as they were built."""
+    tables = []
+    for stage, name, title, note in (
+        (
+            "pbc",
+            "table1",
+            "Table 1: the eight-class set, as built",
+            f"The paper: {PBC_PER_CLASS['train']} to train and {PBC_PER_CLASS['test']} to test of"
+            " each class (it prints a test total of 1,458; eight times 243 is 1,944). Validation is"
+            " taken from the paper's training images.",
+        ),
+        (
+            "scratch",
+            "table2_3",
+            "Tables 2 and 3: the two-class set, as built",
+            f"The paper: {CART_IMAGES['train']} and {CART_IMAGES['test']} images, in six views"
+            f" {CART_VIEWS['train']} and {CART_VIEWS['test']}.",
+        ),
+    ):
+        keys = sorted(key for key in results.metrics if key[1] == stage)
+        if not keys:
+            continue
+        rows = []
+        for protocol in sorted({key[0] for key in keys}, reverse=True):
+            key = next(k for k in keys if k[0] == protocol)
+            counts: Mapping[str, Mapping[str, int]] = results.metrics[key]["meta"]["split"][
+                "counts"
+            ]
+            for class_name in counts["train"]:
+                numbers = [counts[part][class_name] for part in ("train", "val", "test", "dropped")]
+                rows.append((protocol, class_name, *map(str, numbers)))
+            totals = [str(sum(counts[p].values())) for p in ("train", "val", "test", "dropped")]
+            rows.append((protocol, "total", *totals))
+        columns = ("protocol", "class", "train", "validation", "test", "not used")
+        tables.append(Table(name, title, columns, tuple(rows), (note,)))
+    return tables
+
+
+def _result_table(request: Request, results: Results, stage: str, number: int, title: str) -> Table:
+    columns = ["network", "paper, %"]
+    for protocol in request.protocols:
+        columns += [f"{protocol}: mean, %", "spread", "k/n by seed", "95 % (Wilson)"]
+        columns += ["top-5"] if stage == "pbc" else []
+        columns += [f"RCMNet minus it, points ({protocol})", "McNemar p"]
+    rows = []
+    for model in request.models:
+        row = [NETWORKS[model], f"{TOP1[stage][model]:.2f}"]
+        for protocol in request.protocols:
+            row += _result_cells(results, protocol, stage, model)
+        rows.append(tuple(row))
+    notes = [
+        "Mean and spread (standard deviation) over seeds; the interval is that of one run with the"
+        " mean count and takes images as independent. The last two columns compare the same images"
+        " on the first seed: paired bootstrap and exact McNemar.",
+    ]
+    if stage == "pbc":
+        notes.append(f"Top-5 in the paper: {TOP5_PBC:.0f} % for all six.")
+    else:
+        notes.append(
+            "The paper's numbers are for its CAR-T images, which are not public: beside another"
+            " set they are no target, and nothing here is a CAR-T result unless your images are."
+        )
+    if "paper" in request.protocols:
+        notes.append(PAPER_PROTOCOL_NOTE)
+    if any(cell.synthetic for cell in results.cells.values()):
+        notes.append("The cells are synthetic: these numbers say nothing about real ones.")
+    return Table(
+        f"table{number}", f"Table {number}: {title}", tuple(columns), tuple(rows), tuple(notes)
+    )
+
+
+PAPER_PROTOCOL_NOTE = (
+    "Protocol strict holds validation images out of the training part, chooses the best epoch on"
+    " them and scores the test part once. Protocol paper does as published: it trains on them too,"
+    " chooses the best epoch on the test part, and counts each two-class test image in six views."
+)
+
+
+def _result_cells(results: Results, protocol: str, stage: str, model: str) -> list[str]:
+    cell = results.cells.get((protocol, stage, model))
+    width = 7 if stage == "pbc" else 6
+    if cell is None:
+        return [MISSING] + ["-"] * (width - 1)
+    spread = "one seed" if cell.summary.sd is None else f"{100 * cell.summary.sd:.2f}"
+    cells = [
+        f"{100 * cell.summary.mean:.2f}",
+        spread,
+        " ".join(f"{k}/{n}" for k, n in cell.counts),
+        f"{100 * cell.low:.2f} to {100 * cell.high:.2f}",
+    ]
+    if stage == "pbc":
+        cells.append(_top5(cell))
+    comparison = results.comparisons.get((protocol, stage, model))
+    if comparison is None:
+        return [*cells, "-", "-"]
+    return [*cells, _difference(comparison.accuracy_difference), f"{comparison.p_value:.3g}"]
+
+
+def _gain_table(request: Request, results: Results) -> Table:
+    """What the transfer brings, on the same test images."""
+    rows = []
+    for model in request.models:
+        for protocol in request.protocols:
+            paper = TOP1["transfer"][model] - TOP1["scratch"][model]
+            gain = results.gains.get((protocol, model))
+            shown = (
+                (_difference(gain.accuracy_difference), f"{gain.p_value:.3g}")
+                if gain
+                else (MISSING, "-")
+            )
+            rows.append((NETWORKS[model], protocol, f"{paper:+.2f}", *shown))
+    return Table(
+        "transfer_gain",
+        "What the transfer brings: Table 7 minus Table 6",
+        ("network", "protocol", "paper, points", "here, points (95 %, paired)", "McNemar p"),
+        tuple(rows),
+        ("First seed, the same test images.",),
+    )
+
+
+def _top5(cell: Cell) -> str:
+    return "-" if cell.top5 is None else " ".join(f"{k}/{n}" for k, n in cell.top5)
+
+
+def _difference(interval) -> str:
+    if interval.low is None:
+        return f"{100 * interval.value:+.2f}"
+    return f"{100 * interval.value:+.2f} ({100 * interval.low:+.2f} to {100 * interval.high:+.2f})"
+
+
+def _pipes(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

@@ -1,0 +1,70 @@
+"""What images can be grouped by: manifest columns, letters of the file name, size."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+from rcmnet_jax.data.dataset import CellDataset
+from rcmnet_jax.data.sources.manifests import DELIMITERS
+from rcmnet_jax.errors import DataError
+
+# The label is no subgroup, and the file is each image's own.
+_NOT_COLUMNS = ("file", "label", "")
+
+
+def subgroup_columns(
+    dataset: CellDataset, files: Sequence[str], table: Path | None
+) -> dict[str, list[str]]:
+    """Columns of values, one an image.
+
+    Args:
+        dataset: with its audit.
+        files: the images asked about.
+        table: a CSV with a column ``file`` and any others (stain, scanner, ...), or None. The
+            manifest of the data set is read for its other columns where it is still there.
+
+    Returns:
+        Values by the name of the column; "" where unknown. Columns without any value are left out.
+
+    Raises:
+        DataError: the table cannot be read, or names none of the images.
+    """
+    audit = dataset.audit
+    rows = {row.file: row for row in audit.kept}
+    columns = {
+        "patient": [rows[file].patient for file in files],
+        "slide": [rows[file].slide for file in files],
+        "lab": [rows[file].lab for file in files],
+        "letters of the file name": [rows[file].prefix for file in files],
+        "size (width x height)": [f"{rows[file].width}x{rows[file].height}" for file in files],
+    }
+    if audit.layout == "manifest" and Path(audit.source).is_file():
+        columns |= _table_columns(Path(audit.source), files, required=False)
+    if table is not None:
+        columns |= _table_columns(table, files, required=True)
+    return {name: values for name, values in columns.items() if any(values)}
+
+
+def _table_columns(path: Path, files: Sequence[str], *, required: bool) -> dict[str, list[str]]:
+    """The columns of a CSV, in the order of the files."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            header = stream.readline()
+            stream.seek(0)
+            delimiter = max(DELIMITERS, key=header.count)
+            rows = list(csv.DictReader(stream, delimiter=delimiter))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"the columns in {path} cannot be read ({error}): check the CSV") from error
+    names = {name.strip().lower(): name for name in (rows[0] if rows else {}) if name}
+    if "file" not in names:
+        raise DataError(f"{path} has no column file: name each image's file relative to its folder")
+    found = {str(row[names["file"]]).strip().replace("\\", "/"): row for row in rows}
+    if required and not any(file in found for file in files):
+        raise DataError(
+            f"{path} names none of the images (such as {files[0]}): give files as the report does"
+        )
+    return {
+        shown: [str((found.get(file) or {}).get(key) or "").strip() for file in files]
+        for shown, key in names.items()
+        if shown not in _NOT_COLUMNS
+    }

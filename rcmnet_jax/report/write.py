@@ -1,0 +1,164 @@
+"""One evaluation as a page and as JSON, both from the same content."""
+
+import dataclasses
+import datetime
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rcmnet_jax.checkpoints.restore import Restored
+from rcmnet_jax.errors import UserError
+from rcmnet_jax.evaluation.metrics import percent_floor
+from rcmnet_jax.evaluation.report import write_json
+from rcmnet_jax.html import write_page
+from rcmnet_jax.report import account, evidence, pictures
+from rcmnet_jax.report.claim import checklist
+from rcmnet_jax.report.columns import subgroup_columns
+from rcmnet_jax.training.score_run import Scored
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportOptions:
+    """What a report adds to the scores.
+
+    Attributes:
+        review_budget: share of images that people can look at.
+        against: run, or predictions CSV, to compare with.
+        seeds: runs of the same experiment with other seeds.
+        columns: CSV with a column ``file`` and others to make subgroups of.
+        worst: errors to show with Grad-CAM.
+        samples: bootstrap resamples.
+        command: that asked for the report, for the record.
+    """
+
+    review_budget: float = 0.05
+    against: Path | None = None
+    seeds: tuple[Path, ...] = ()
+    columns: Path | None = None
+    worst: int = 12
+    samples: int = 2000
+    command: str = ""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.review_budget < 1:
+            raise UserError(
+                f"the review budget is a share of the images in [0, 1), not {self.review_budget}"
+            )
+        if self.worst < 0:
+            raise UserError(f"the number of worst errors cannot be negative, got {self.worst}")
+        # Told now, not after a minute of work.
+        for path in filter(None, (self.against, self.columns, *self.seeds)):
+            if not path.exists():
+                raise UserError(f"{path} does not exist: give a run, or a CSV, that does")
+
+
+def write_report(
+    restored: Restored,
+    scored: Scored,
+    pixels: Any,
+    validation: Scored | None,
+    *,
+    workdir: Path,
+    out: Path,
+    part_of: Mapping[str, str],
+    parts_told: str,
+    options: ReportOptions,
+    extra: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Writes ``<part>_report.html`` and ``<part>_report.json``.
+
+    Args:
+        restored: the network.
+        scored: the images of the report.
+        pixels: of the whole data set of `scored`, at the network's size.
+        validation: the run's validation images, for temperature and threshold; None if it has none.
+        workdir: of the run, for its curves.
+        out: folder of the two files.
+        part_of: part of each file of the data set, for balance and leaks.
+        parts_told: which split that is, in words.
+        options: see `ReportOptions`.
+        extra: the account of another lab, see `rcmnet_jax.report.external`.
+
+    Returns:
+        The content of the JSON file.
+
+    Raises:
+        DataError: a comparison or a table of columns that does not fit the images.
+        UserError: a file cannot be written.
+    """
+    content = _content(
+        restored, scored, pixels, validation, workdir, part_of, parts_told, options, extra
+    )
+    errors = content["errors"]
+    worst, layer = pictures.worst_errors(restored, scored, pixels, errors[: options.worst])
+    content["worst"] = {"shown": [error["file"] for error in worst], "layer": layer}
+    content["claim"] = checklist(content)
+    drawn = {
+        "figures": pictures.figures(scored, restored.class_names, workdir, content),
+        "cells": pictures.matrix_cells(scored, restored.class_names),
+        "worst": worst,
+    }
+    start = str(out / f"{scored.part}_report")
+    write_page(
+        f"{start}.html",
+        "report.html",
+        c=content,
+        drawn=drawn,
+        title=content["title"],
+        percent=_percent,
+        number=_number,
+    )
+    write_json(f"{start}.json", content)
+    return content
+
+
+def _percent(value: float | None) -> str:
+    # A no-break space: a unit alone in a line is read as nothing.
+    return "-" if value is None else f"{percent_floor(value)}\u00a0%"
+
+
+def _number(value: float | None, digits: int = 4) -> str:
+    """Digits behind the point; reads 1.0000 only if it is."""
+    if value is None:
+        return "-"
+    shown = f"{value:.{digits}f}"
+    return f"{1 - 10**-digits:.{digits}f}" if value < 1 and float(shown) == 1 else shown
+
+
+def _content(
+    restored: Restored,
+    scored: Scored,
+    pixels: Any,
+    validation: Scored | None,
+    workdir: Path,
+    part_of: Mapping[str, str],
+    parts_told: str,
+    options: ReportOptions,
+    extra: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """Everything that is written, but the checklist, which looks at the rest."""
+    names, samples, here = restored.class_names, options.samples, workdir.name
+    run = account.run_section(restored, workdir, scored)
+    comparison = None
+    if options.against is not None:
+        comparison = evidence.comparison_section(scored, names, here, options.against, samples)
+    columns = subgroup_columns(scored.dataset, scored.files, options.columns)
+    content: dict[str, Any] = {
+        "title": f"{run['model']} ({here}), {scored.part} part: {scored.dataset.name}",
+        "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "synthetic": scored.dataset.synthetic,
+        "run": run,
+        "data": account.data_section(scored, pixels, part_of, parts_told),
+        "scores": evidence.score_section(scored, names, samples),
+        "calibration": evidence.calibration_section(scored, validation, samples),
+        "review": evidence.review_section(scored, validation, options.review_budget),
+        "errors": evidence.error_list(scored, names),
+        "subgroups": evidence.subgroup_section(scored, columns, samples),
+        "seeds": evidence.seed_section(here, scored, options.seeds),
+        "comparison": comparison,
+        "validation": restored.meta.get("val") or None,
+        "provenance": account.provenance_section(restored, scored, options.command),
+        "external": extra,
+    }
+    content["card"] = account.model_card(restored, scored, content)
+    return content

@@ -1,0 +1,120 @@
+"""``rcmnet benchmark`` and what is behind it, without measuring anything for long."""
+
+import dataclasses
+import sys
+
+import numpy as np
+import pytest
+
+from benchmarks import plan, report, turns
+from benchmarks.plan import Case
+from benchmarks.turns import Side, SideError
+from rcmnet_jax.cli import benchmark
+
+
+def test_the_command_offers_what_the_plan_has():
+    assert benchmark.MODELS == plan.MODELS
+    assert set(benchmark.SIZES) == set(plan.SIZES)
+    assert tuple(plan.TASKS) == benchmark.TASKS
+
+
+def test_an_interpreter_without_torch_is_told(rcmnet_error, tmp_path):
+    line = rcmnet_error("benchmark", "--torch-python", tmp_path / "python", "--out", tmp_path)
+    assert "has no torch" in line
+    assert "--no-torch" in line
+
+
+def test_outside_a_checkout_it_says_where_to_run(rcmnet_error, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(benchmark.rcmnet_jax, "__file__", str(tmp_path / "site" / "a" / "b.py"))
+    assert "in a checkout of rcmnet-jax" in rcmnet_error("benchmark", "--no-torch")
+
+
+@pytest.mark.parametrize("argument", ["--rounds=0", "--images=0", "--cores=-1", "--seconds=-1"])
+def test_numbers_that_make_no_sense(rcmnet_error, argument):
+    assert argument.split("=")[0] in rcmnet_error("benchmark", "--no-torch", argument)
+
+
+def test_cases_leave_out_what_a_network_cannot_take():
+    found = plan.cases(plan.MODELS, (363, 64, 28), dtype="float32")
+    assert {case.model for case in found if case.size == 28} == set(plan.RESNET_FAMILY)
+    assert [c.batch for c in plan.cases(["rcmnet"], [64], dtype="float32", batches=(8, 16))] == [
+        8,
+        16,
+    ]
+    assert Case("rcmnet", 363, 16).shape == (16, 363, 360, 3)
+
+
+def result(batch: int, ours: float, eager: float, compiled: float) -> dict:
+    """As `turns.measure_case` gives it, of images a second."""
+    speeds = {"ours": ours, "torch_eager": eager, "torch_compiled": compiled}
+    turns_of = {
+        side: {"first_s": 1.0, "seconds": [1 / s, 2 / s, 0.5 / s], "cpu_seconds": [2 / s]}
+        for side, s in speeds.items()
+    }
+    return {
+        "case": dataclasses.asdict(Case("rcmnet", 64, batch, "bfloat16")),
+        "sides": {side: {"device": "x", "versions": {}} for side in speeds},
+        "failed": {"torch_compiled, grad_cam": "no"},
+        "deviation": {},
+        "flops": 1e9,
+        "tasks": {"train": turns_of},
+    }
+
+
+def test_each_side_counts_with_its_best_batch_and_the_ratio_is_over_the_best_other():
+    (row,) = report.rows_of([result(8, 100, 90, 80), result(16, 90, 95, 120)], peak_tflops=1.0)
+    assert row["sides"]["ours"]["batch"] == 8
+    assert row["sides"]["torch_compiled"]["batch"] == 16
+    assert row["sides"]["ours"] | {"low": 50, "high": 200} == pytest.approx(row["sides"]["ours"])
+    assert row["ratio"] == pytest.approx(100 / 120)
+    # Forward and backward are three times a billion operations, of a thousand billion a second.
+    assert row["sides"]["ours"]["utilisation"] == pytest.approx(0.3)
+
+
+def test_the_page_has_every_row_and_what_was_not_measured(tmp_path):
+    results = [result(8, 100, 90, 80)]
+    content = {
+        "date": "today",
+        "command": "rcmnet benchmark",
+        "load": 0.5,
+        "rounds": 3,
+        "cores": 1,
+        "sides": results[0]["sides"],
+        "results": results,
+        "rows": report.rows_of(results, None),
+    }
+    _, page = report.write(content, tmp_path)
+    text = page.read_text()
+    assert "| rcmnet | 64 | train | 100 (50 to 200), batch 8 |" in text
+    assert "| 1.11 |" in text
+    assert "torch_compiled, grad_cam: no" in text
+
+
+def test_peaks_are_of_the_card_that_is_named():
+    assert report.peak_of("NVIDIA H100 80GB HBM3", "bfloat16") == 989
+    assert report.peak_of("NVIDIA L4 x 1 (gpu)", "bfloat16") == 121
+    assert report.peak_of("NVIDIA L40S", "bfloat16") == 362
+    assert report.peak_of("NVIDIA H100", "float32") is None
+    assert report.peak_of("cpu", "bfloat16") is None
+
+
+def test_another_network_is_noticed_before_anything_is_timed(tmp_path):
+    case = Case("rcmnet", 28, 2)
+    files = tmp_path / "a.npz", tmp_path / "b.npz"
+    np.savez(files[0], logits=np.ones(3), loss=2.0)
+    np.savez(files[1], logits=np.ones(3), loss=2.1)
+    with pytest.raises(SideError, match="loss of torch_eager deviates by"):
+        turns._deviation(*files, case, "torch_eager")
+    np.savez(files[1], logits=np.ones(3) * 1.0001, loss=2.0)
+    assert turns._deviation(*files, case, "torch_eager")["logits"] == pytest.approx(1e-4, rel=1e-3)
+    np.savez(files[1], logits=np.full(3, np.nan), loss=2.0)
+    with pytest.raises(SideError, match="logits"):
+        turns._deviation(*files, case, "torch_eager")
+
+
+def test_a_side_that_cannot_start_is_one_line(tmp_path):
+    side = Side("torch_eager", sys.executable, 1, tmp_path / "log")
+    with pytest.raises(SideError, match="torch_eager"):
+        side.ask("prepare", case={}, weights="", compiled=False)
+    side.close()

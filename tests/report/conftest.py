@@ -1,0 +1,29 @@
+"""A trained run and its report."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rcmnet_jax.cli.main import main
+from rcmnet_jax.training.loop import train
+from tests.training.runs import config_of
+
+
+@pytest.fixture(scope="session")
+def run(cells: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one epoch: it makes errors."""
+    workdir = tmp_path_factory.mktemp("runs") / "reported"
+    train(config_of(cells, "epochs=1"), workdir)
+    return workdir
+
+
+@pytest.fixture(scope="session")
+def report(run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict]:
+    """The page as text, and the JSON."""
+    out = tmp_path_factory.mktemp("report")
+    argv = ["evaluate", "--workdir", str(run), "--report", "--out", str(out), "--worst", "2"]
+    argv += ["--against", str(run), "--seeds", str(run), str(run), "--review-budget", "0.25"]
+    assert main(argv) == 0
+    content = json.loads((out / "test_report.json").read_text())
+    return (out / "test_report.html").read_text(), content
