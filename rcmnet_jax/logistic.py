@@ -7,7 +7,6 @@ model with cross-validation answers such questions in a second, and needs nothin
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize
 from scipy.special import log_softmax
 
 
@@ -56,6 +55,9 @@ def fit_logistic(
         gradient = np.vstack([z.T @ slope + penalty * theta[:-1], slope.sum(axis=0)])
         value = -(weight * (target * log_p).sum(axis=1)).sum()
         return value + 0.5 * penalty * (theta[:-1] ** 2).sum(), gradient.ravel()
+
+    # Here, since the audit imports this module and seldom needs it.
+    from scipy.optimize import minimize
 
     found = minimize(loss, np.zeros(shape).ravel(), jac=True, method="L-BFGS-B")
     theta = found.x.reshape(shape)

@@ -38,6 +38,11 @@ def test_the_command_line_starts_without_jax_and_numpy():
     assert not {"jax", "numpy", "flax", "tensorflow_datasets"} & set(run_python(code))
 
 
+def test_the_first_step_waits_for_no_plotting_and_no_optimiser_of_scipy():
+    code = "import rcmnet_jax.training.loop, rcmnet_jax.training.protocol, sys; print(*sys.modules)"
+    assert not {"matplotlib", "scipy.optimize", "scipy.stats", "onnx"} & set(run_python(code))
+
+
 @pytest.mark.parametrize(
     "changes",
     [{"train.steps_per_dispatch": 3}, {"data.cache": "host", "checkpoint.every_steps": 2}],

@@ -11,7 +11,6 @@ import numpy as np
 
 from rcmnet_jax.errors import DataError, UserError
 from rcmnet_jax.evaluation.metrics import Evaluation, evaluate_predictions
-from rcmnet_jax.evaluation.plots import plot_confusion, plot_per_class, plot_reliability
 from rcmnet_jax.evaluation.predictions import Predictions, write_predictions
 from rcmnet_jax.files import replacing
 
@@ -87,6 +86,9 @@ def _write_figures(
 ) -> None:
     """The three pictures of one evaluation; `start` is the path up to the part's name."""
     names = predictions.class_names
+    # Here, since who writes a report in an hour should not load matplotlib now.
+    from rcmnet_jax.evaluation.plots import plot_confusion, plot_per_class, plot_reliability
+
     plot_confusion(confusion, names, f"{start}_confusion.png", synthetic=synthetic)
     plot_per_class(confusion, names, f"{start}_per_class.png", synthetic=synthetic)
     plot_reliability(

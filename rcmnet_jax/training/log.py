@@ -10,8 +10,6 @@ from typing import Any
 import jax
 import tqdm
 
-from rcmnet_jax.evaluation.curves import plot_curves
-
 METRICS_FILE = "metrics.jsonl"
 SHOWN = (
     *("train_loss", "val_loss", "val_accuracy"),
@@ -127,6 +125,9 @@ class RunLog:
     def plot(self) -> None:
         """Draws ``curves.png``; done now and then while training, and at its end."""
         if self._plots and self.epoch_rows:
+            # Here, since loading matplotlib would hold up the first step by half a second.
+            from rcmnet_jax.evaluation.curves import plot_curves
+
             plot_curves(self.epoch_rows, self._workdir / "curves.png", synthetic=self._synthetic)
             self._plotted_at = time.monotonic()
 

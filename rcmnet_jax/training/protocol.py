@@ -18,7 +18,6 @@ import numpy as np
 from rcmnet_jax.errors import ConfigError
 from rcmnet_jax.evaluation.predictions import Predictions, read_predictions
 from rcmnet_jax.evaluation.report import write_evaluation, write_json
-from rcmnet_jax.evaluation.seeds import SeedSummary
 from rcmnet_jax.training.inputs import count_folds
 from rcmnet_jax.training.loop import train
 from rcmnet_jax.training.workdir import (
@@ -113,6 +112,8 @@ def _write_summary(
         else:
             evaluation = metrics[0]
         per_seed.append(evaluation)
+    from rcmnet_jax.evaluation.seeds import SeedSummary
+
     summary = {
         "runs": len(seeds) * folds,
         "folds": folds,
