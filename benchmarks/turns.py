@@ -77,8 +77,11 @@ class Side:
 
     def close(self) -> None:
         """Ends the process."""
-        with contextlib.suppress(BrokenPipeError):
-            self._process.communicate()
+        for stream in (self._process.stdin, self._process.stdout):
+            # What is left to be sent to a side that has ended is of no use to anyone.
+            with contextlib.suppress(BrokenPipeError):
+                stream.close()  # type: ignore[union-attr]
+        self._process.wait()
 
 
 def measure_case(
