@@ -22,7 +22,7 @@ def run_until(step: int, source: Path, workdir: Path) -> None:
     def account_and_stop(run: Any, metrics: Any) -> None:
         account(run, metrics)
         if run.progress.accounted >= step:
-            run._stop.set()
+            run._stop.make()
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop.Run, "_account", account_and_stop)
