@@ -46,6 +46,7 @@ ALLOWED = {
         "export",
         "html",
         "paper",
+        "report",
     },
     # The whole way, from images to the paper's tables.
     "paper": {

@@ -1,38 +1,38 @@
-"""SIGTERM as an exception, so that what is open is closed and the exit status is ours."""
+"""SIGTERM outside the training loop: the process ends at once, with our status.
+
+Not by an exception: raised while an extension module loads, or in a callback of the garbage
+collector (jax has one), it is turned into another one or thrown away. Ending at once is safe at any
+moment because being killed is: files are whole or not there, and the same command goes on.
+"""
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Iterator
 
+from rcmnet_jax.cli.exit_codes import INTERRUPTED
 
-class Terminated(BaseException):
-    """SIGTERM arrived. Like `KeyboardInterrupt`, it is no `Exception` that someone might catch."""
+MESSAGE = b"stopped as asked, outside training; run the same command to go on\n"
 
 
 @contextlib.contextmanager
-def terminate_raises() -> Iterator[None]:
-    """While inside, SIGTERM raises `Terminated` in the main thread; elsewhere nothing changes."""
+def sigterm_ends() -> Iterator[None]:
+    """While inside, SIGTERM ends the process with `INTERRUPTED`, unless someone else handles it.
+
+    Only the main thread can install handlers; elsewhere nothing changes.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-
-    arrived = False
-
-    def handle(*_: object) -> None:
-        nonlocal arrived
-        arrived = True
-        # Once: a scheduler that sends it twice must not break into the closing of files.
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        raise Terminated
-
-    before = signal.signal(signal.SIGTERM, handle)
+    before = signal.signal(signal.SIGTERM, _end)
     try:
         yield
-    except Exception as error:
-        if arrived:
-            # Extension modules that are being loaded turn it into an ImportError of their own.
-            raise Terminated from error
-        raise
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _end(*_: object) -> None:
+    # Past Python's buffers, which the interrupted code may be in the middle of.
+    os.write(2, MESSAGE)
+    os._exit(INTERRUPTED)

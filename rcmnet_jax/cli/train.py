@@ -8,7 +8,7 @@ from typing import Any
 
 from rcmnet_jax.cli.exit_codes import CRASHED, INTERRUPTED, OK, STOPPED, USER_ERROR
 from rcmnet_jax.cli.logs import configure_logging
-from rcmnet_jax.cli.signals import Terminated, terminate_raises
+from rcmnet_jax.cli.signals import sigterm_ends
 from rcmnet_jax.errors import UserError
 from rcmnet_jax.runtime import configure_runtime
 from rcmnet_jax.training.hosts import FLAGS, Hosts, join_hosts
@@ -49,14 +49,13 @@ def main(argv: list[str]) -> int:
     configure_logging()
     configure_runtime()
     try:
-        with terminate_raises():
+        # The training loop has a handler of its own, which saves.
+        with sigterm_ends():
             config, workdir, address = _parse(argv)
             hosts = join_hosts(address)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_ERROR
-    except Terminated:
-        return _terminated()
     if not hosts.first:
         logging.getLogger("rcmnet_jax").setLevel(logging.WARNING)
     status = _status(hosts, config, workdir)
@@ -64,23 +63,15 @@ def main(argv: list[str]) -> int:
     return status
 
 
-def _terminated() -> int:
-    """SIGTERM before or after the training loop, which has a handler of its own and saves."""
-    print("stopped as asked, outside training; run the same command to go on", file=sys.stderr)
-    return INTERRUPTED
-
-
 def _status(hosts: Hosts, config, workdir: Path) -> int:
     """Trains, tells how it ended, and gives the exit status."""
     try:
-        with terminate_raises():
+        with sigterm_ends():
             return _train(config, workdir, tell=hosts.first)
     except UserError as error:
         hosts.settle()
         print(f"error: {error}", file=sys.stderr)
         return USER_ERROR
-    except Terminated:
-        return _terminated()
     except KeyboardInterrupt:
         print(
             "stopped; the same command goes on from the last checkpoint that is saved",
@@ -125,7 +116,7 @@ def _tell_protocol(summary: dict[str, Any], workdir: Path) -> None:
 
 def _tell_run(summary: dict[str, Any], workdir: Path) -> None:
     best = summary["best"]
-    print(f"best epoch {best['epoch']}: val {best['metric']} {_number(best['value'])}")
+    print(f"best epoch {best['epoch']} by {best['metric']}: {_number(best['value'])}")
     if "test" in summary:
         print(f"test {_top1(summary['test']['accuracy'])}")
     print(f"in {workdir}: curves.png, test_confusion.png, test_metrics.json, checkpoints/")

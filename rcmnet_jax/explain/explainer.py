@@ -14,7 +14,8 @@ from rcmnet_jax.explain.grad_cam import class_maps
 from rcmnet_jax.explain.layers import TARGETS, check_layer, layer_grid
 from rcmnet_jax.explain.methods import METHODS
 from rcmnet_jax.explain.overlay import Placement
-from rcmnet_jax.explain.smoothing import centred_grid, dihedral_mean
+from rcmnet_jax.explain.smoothing import dihedral_mean
+from rcmnet_jax.models.grid import Grid
 from rcmnet_jax.types import Variables
 
 
@@ -45,7 +46,8 @@ class Explainer:
       method: a key of `METHODS`.
       target: ``logit`` or ``probability``.
       layer: one of ``model.layers``; the last when None.
-      smooth: average over the rotations and mirror images, at eight times the cost.
+      smooth: average over the rotations and mirror images, at eight times the cost; the maps then
+        have the size of the images.
       batch_size: images a call.
 
     Raises:
@@ -108,9 +110,8 @@ class Explainer:
         signed_Nxhxw, logits_NxK = (np.concatenate(parts)[:count] for parts in (cams, logits))
         if class_ids_N is None:
             class_ids_N = logits_NxK.argmax(1)
-        placement: Placement = self._grid
-        if self._smooth:
-            placement = centred_grid(self._grid, signed_Nxhxw.shape[1:], pixels_NxHxWx3.shape[1:3])
+        # Smoothed maps lie on the pixels themselves.
+        placement = Grid(1, 0) if self._smooth else self._grid
         return Explained(signed_Nxhxw, np.asarray(class_ids_N), logits_NxK, placement)
 
     def _batch(self, variables, pixels, ids):
@@ -120,5 +121,7 @@ class Explainer:
             return cam, logits
         # The same class in every view, whatever the view is taken for.
         ids = logits.argmax(1) if ids is None else ids
-        mean, _ = dihedral_mean(lambda x: self._maps(variables, x, ids).cam_Bxhxw, x_BxHxWx3)
+        mean, _ = dihedral_mean(
+            lambda x: self._maps(variables, x, ids).cam_Bxhxw, x_BxHxWx3, self._grid
+        )
         return mean, logits

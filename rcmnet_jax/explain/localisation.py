@@ -90,10 +90,9 @@ def _peak(cam_hxw: np.ndarray, size: tuple[int, int], grid: Placement) -> tuple[
     """Row and column of the centre of the largest cell, on the scale of box edges."""
     # Between centres the placed map is linear, so its maximum is at a centre: no need to search.
     cell = np.unravel_index(int(cam_hxw.argmax()), cam_hxw.shape)
-    grids = grid if isinstance(grid, tuple) else (grid, grid)
     centres = []
-    for index, cells, pixels, axis in zip(cell, cam_hxw.shape, size, grids, strict=True):
-        axis = axis or Grid(pixels / cells, (pixels / cells - 1) / 2)
+    for index, cells, pixels in zip(cell, cam_hxw.shape, size, strict=True):
+        axis = grid or Grid(pixels / cells, (pixels / cells - 1) / 2)
         centre = axis.offset + int(index) * axis.stride
         # The first pixel's centre is 0 on a grid and 0.5 from the edge.
         centres.append(min(max(centre, 0), pixels - 1) + 0.5)

@@ -184,10 +184,7 @@ def _write_raw(out, read: ReadImages, runs, files, settings, scores) -> None:
         write_json(out / "scores.json", scores)
 
 
-def _placement(run: RunMaps) -> list[dict[str, float]] | None:
-    """Stride and offset along rows and columns, in pixels of the network's input."""
-    placement = run.explained.placement
-    if placement is None:
-        return None
-    pair = placement if isinstance(placement, tuple) else (placement, placement)
-    return [{"stride": grid.stride, "offset": grid.offset} for grid in pair]
+def _placement(run: RunMaps) -> dict[str, float] | None:
+    """Stride and offset in pixels of the network's input, for rows and columns alike."""
+    grid = run.explained.placement
+    return None if grid is None else {"stride": grid.stride, "offset": grid.offset}

@@ -17,8 +17,8 @@ COLOUR_MAP = "viridis"
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _SCALE_WIDTH = 12  # pixels of the bar itself
 
-# One grid for both axes, one each for rows and columns, or None: spread evenly over the image.
-Placement = Grid | tuple[Grid, Grid] | None
+# Where cells lie; None: spread evenly over the image.
+Placement = Grid | None
 
 
 def overlay(
@@ -87,8 +87,7 @@ def upsample(cam_hxw: np.ndarray, size: tuple[int, int], grid: Placement = None)
             f"a map must be finite and have at least 2 dimensions, got {cam.shape}: a NaN means"
             " a class that does not exist"
         )
-    grids = grid if isinstance(grid, tuple) else (grid, grid)
-    rows, columns = map(_weights, cam.shape[-2:], size, grids)
+    rows, columns = map(_weights, cam.shape[-2:], size, (grid, grid))
     return (rows @ cam @ columns.T).astype(np.float32)
 
 

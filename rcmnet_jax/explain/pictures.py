@@ -10,10 +10,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from rcmnet_jax.data.preprocess import Preprocess
 from rcmnet_jax.explain.images import CellImage
-from rcmnet_jax.explain.overlay import Placement, colour_scale, overlay
+from rcmnet_jax.explain.overlay import colour_scale, overlay
 from rcmnet_jax.explain.run_maps import RunMaps
 from rcmnet_jax.files import replacing
-from rcmnet_jax.models.grid import Grid
 
 TILE = 192  # pixels a side that small images are enlarged to, at least
 COLUMNS = 8
@@ -37,16 +36,10 @@ def shown_overlay(run: RunMaps, index: int, pixels_HxWx3: np.ndarray) -> np.ndar
     cam_hxw = np.maximum(run.explained.signed_Nxhxw[index], 0)
     if "not_finite" in run.facts[index].flags:
         cam_hxw = np.zeros_like(cam_hxw)
-    placement = _enlarged(run.explained.placement, enlargement(run.restored.preprocess))
-    return overlay(pixels_HxWx3, cam_hxw, grid=placement)
-
-
-def _enlarged(placement: Placement, factor: int) -> Placement:
-    if placement is None:
-        return None
-    if isinstance(placement, Grid):
-        return placement.scaled(factor)
-    return placement[0].scaled(factor), placement[1].scaled(factor)
+    grid = run.explained.placement
+    if grid is not None:
+        grid = grid.scaled(enlargement(run.restored.preprocess))
+    return overlay(pixels_HxWx3, cam_hxw, grid=grid)
 
 
 def map_picture(run: RunMaps, index: int, image: CellImage) -> np.ndarray:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rcmnet_jax.errors import UserError
-from rcmnet_jax.models.grid import Grid
+from rcmnet_jax.explain.overlay import Placement, upsample
 
 # (quarter turns, mirrored) of a picture.
 QUARTER_TURNS = tuple((turns, mirror) for mirror in (False, True) for turns in range(4))
@@ -19,38 +19,43 @@ HALF_TURNS = tuple((turns, mirror) for mirror in (False, True) for turns in (0, 
 
 
 def dihedral_mean(
-    maps_of: Callable[[jax.Array], jax.Array], x_BxHxWx3: jax.Array
-) -> tuple[jax.Array, jax.Array]:
+    maps_of: Callable[[jax.Array], jax.Array], x_BxHxWx3: jax.Array, grid: Placement
+) -> tuple[np.ndarray, np.ndarray]:
     """Mean over the views of a picture of the maps, each turned back, and how far they differ.
 
-    All eight views where the map is square, the four that keep the sides (turns by half, mirror
-    images) where it is not.
+    Maps are placed on the pixels first: in a mirrored picture the cells look at other pixels, at 64
+    pixels by a whole cell, and a mean of cells would mix neighbours. All eight views where the map
+    is square, the four that keep the sides (turns by half, mirror images) where it is not.
 
     Args:
       maps_of: gives maps (B, h, w) for images (B, H, W, 3); called once a view.
       x_BxHxWx3: images.
+      grid: where the cells of the maps lie.
 
     Returns:
-      (B, h, w) mean and (B, h, w) standard deviation over the views, float32. The cells of both
-      lie on `centred_grid`: turning a map back moves what is not centred in the image.
+      (B, H, W) mean and (B, H, W) standard deviation over the views, float32, of the images' size.
 
     Raises:
-      UserError: the maps change their shape with the view although the first is square.
+      UserError: the maps of images turned by a quarter are not square, although the first are.
     """
-    first_Bxhxw = maps_of(x_BxHxWx3)
-    square = first_Bxhxw.shape[1] == first_Bxhxw.shape[2]
-    views = QUARTER_TURNS if square else HALF_TURNS
-    turned_back = [first_Bxhxw]
-    for turns, mirror in views[1:]:
-        cam_Bxhxw = _turn_back(maps_of(_turn(x_BxHxWx3, turns, mirror)), turns, mirror)
-        if cam_Bxhxw.shape != first_Bxhxw.shape:
-            raise UserError(
-                f"the maps of {x_BxHxWx3.shape[1]}x{x_BxHxWx3.shape[2]} images turned by a quarter"
-                " have another shape: smooth maps of square images"
-            )
-        turned_back.append(cam_Bxhxw)
-    stacked_VxBxhxw = jnp.stack(turned_back)
-    return stacked_VxBxhxw.mean(0), stacked_VxBxhxw.std(0)
+    views, placed = QUARTER_TURNS, []
+    for turns, mirror in QUARTER_TURNS:
+        if (turns, mirror) not in views:
+            continue
+        view_BxHxWx3 = _turn(x_BxHxWx3, turns, mirror)
+        cam_Bxhxw = np.asarray(maps_of(view_BxHxWx3))
+        if cam_Bxhxw.shape[1] != cam_Bxhxw.shape[2]:
+            if turns % 2:
+                raise UserError(
+                    f"the maps of {x_BxHxWx3.shape[1]}x{x_BxHxWx3.shape[2]} images turned by a"
+                    " quarter have another shape: smooth maps of square images"
+                )
+            views = HALF_TURNS
+        _, height, width, _ = view_BxHxWx3.shape
+        cam_BxHxW = upsample(cam_Bxhxw, (height, width), grid)
+        placed.append(_turn_back(cam_BxHxW, turns, mirror))
+    placed_VxBxHxW = np.stack(placed)
+    return placed_VxBxHxW.mean(0), placed_VxBxHxW.std(0)
 
 
 def _turn(x: jax.Array, turns: int, mirror: bool) -> jax.Array:
@@ -58,25 +63,6 @@ def _turn(x: jax.Array, turns: int, mirror: bool) -> jax.Array:
     return jnp.rot90(x, turns, axes=(1, 2))
 
 
-def _turn_back(cam_Bxhxw: jax.Array, turns: int, mirror: bool) -> jax.Array:
-    cam_Bxhxw = jnp.rot90(cam_Bxhxw, -turns, axes=(1, 2))
-    return jnp.flip(cam_Bxhxw, 2) if mirror else cam_Bxhxw
-
-
-def centred_grid(
-    grid: Grid | None, cells: tuple[int, int], size: tuple[int, int]
-) -> tuple[Grid, Grid] | None:
-    """Where the cells of a smoothed map lie, along rows and along columns.
-
-    The mean of a grid and its mirror image: the same stride, centred in the image.
-
-    Args:
-      grid: of the map before smoothing.
-      cells: (h, w) of the map.
-      size: (H, W) of the image, in pixels.
-    """
-    if grid is None:
-        return None
-    offsets = (np.asarray(size) - 1 - grid.stride * (np.asarray(cells) - 1)) / 2
-    rows, columns = (Grid(grid.stride, float(offset)) for offset in offsets)
-    return rows, columns
+def _turn_back(cam_BxHxW: np.ndarray, turns: int, mirror: bool) -> np.ndarray:
+    cam_BxHxW = np.rot90(cam_BxHxW, -turns, axes=(1, 2))
+    return np.flip(cam_BxHxW, 2) if mirror else cam_BxHxW

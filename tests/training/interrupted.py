@@ -1,12 +1,15 @@
-"""Runs in this process that stop half-way, as after a SIGTERM, and what they must end as."""
+"""Runs in this process that stop half-way, by a real SIGTERM, and what they must end as."""
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import ml_collections
 import pytest
 
-from rcmnet_jax.training import loop
+from rcmnet_jax.training.loop import Interrupted, train
+from rcmnet_jax.training.progress import Progress
 from tests.training.runs import config_of, last_digest, rows_of
 
 
@@ -16,18 +19,18 @@ def broken_config(source: Path) -> ml_collections.ConfigDict:
 
 
 def run_until(step: int, source: Path, workdir: Path) -> None:
-    """Trains until so many steps are accounted for, and stops as SIGTERM does."""
-    account = loop.Run._account
+    """Trains until so many steps are accounted for, and is told to stop."""
+    add = Progress.add
 
-    def account_and_stop(run: Any, metrics: Any) -> None:
-        account(run, metrics)
-        if run.progress.accounted >= step:
-            run._stop.set()
+    def add_and_stop(progress: Progress, **metrics: Any) -> None:
+        add(progress, **metrics)
+        if progress.accounted == step:
+            os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop.Run, "_account", account_and_stop)
-        with pytest.raises(loop.Interrupted):
-            loop.train(broken_config(source), workdir)
+        patch.setattr(Progress, "add", add_and_stop)
+        with pytest.raises(Interrupted):
+            train(broken_config(source), workdir)
 
 
 def outcome(workdir: Path) -> tuple[Any, ...]:

@@ -154,3 +154,27 @@ def test_a_reestimated_run_has_the_statistics_of_its_images(cells, finished, tmp
     statistics = {path for path in before if "batch_stats" in path}
     assert moved == statistics | {path for path in before if "head" in path}
     assert jax.tree.all(jax.tree.map(lambda a: bool(np.isfinite(a).all()), after))
+
+
+def test_hidden_dense_layers_train_on_cached_maps_with_the_same_dropout(cells, tmp_path):
+    """AlexNet's whole classifier on a frozen, random backbone: tune=mlp of configs/cart.py."""
+    changes = {
+        "data.height": 64,
+        "data.width": 64,
+        "data.views": "none",
+        "model.hidden": 16,
+        "init.trainable": ("head/.*", "fc1/.*", "fc2/.*"),
+        "optim.learning_rate": 0.01,
+    }
+    for path in ("auto", "never"):
+        config = config_of(cells, "model=alexnet,epochs=2", **changes)
+        # What configs of the tests set for the ResNets only.
+        with config.unlocked():
+            del config.model["width"], config.model["stage_sizes"]
+            config.train.frozen_features = path
+        train(config, tmp_path / path)
+    fast, plain = rows_of(tmp_path / "auto"), rows_of(tmp_path / "never")
+    assert len(fast) == len(plain) > 4
+    for first, second in zip(fast, plain, strict=True):
+        for name in first.keys() & set(LOSSES):
+            assert first[name] == pytest.approx(second[name], rel=1e-5, abs=1e-6)
