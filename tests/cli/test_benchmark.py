@@ -113,8 +113,12 @@ def test_another_network_is_noticed_before_anything_is_timed(tmp_path):
         turns._deviation(*files, case, "torch_eager")
 
 
-def test_a_side_that_cannot_start_is_one_line(tmp_path):
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_side_that_cannot_start_is_one_line(tmp_path, ended):
     side = Side("torch_eager", sys.executable, 1, tmp_path / "log")
+    if ended:
+        # Then already the request cannot be sent.
+        side._process.wait()
     with pytest.raises(SideError, match="torch_eager"):
         side.ask("prepare", case={}, weights="", compiled=False)
     side.close()
