@@ -50,8 +50,10 @@ class Side:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
-                preexec_fn=(lambda: _use_cores(cores)) if cores else None,
             )
+        if cores:
+            # At once, before it has threads; a preexec_fn would fork, which JAX warns of.
+            _use_cores(self._process.pid, cores)
 
     def ask(self, do: str, **what) -> dict:
         """A request and its answer.
@@ -198,8 +200,9 @@ def _deviation(ours: Path, theirs: Path, case: Case, name: str) -> dict[str, flo
     return found
 
 
-def _use_cores(count: int) -> None:
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])
+def _use_cores(process: int, count: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.sched_setaffinity(process, sorted(os.sched_getaffinity(0))[:count])
 
 
 def has_torch(python: str) -> bool:

@@ -92,8 +92,8 @@ def run_section(restored: Restored, workdir: Path, scored: Scored) -> dict[str, 
 
 def model_card(restored: Restored, scored: Scored, content: Mapping[str, Any]) -> dict[str, list]:
     """Headings and sentences (Mitchell et al. 2019), nothing that the run does not show."""
-    config, run, data = restored.meta["config"], content["run"], content["data"]
-    optim, train = config["optim"], config["train"]
+    recorded, run, data = restored.meta["config"], content["run"], content["data"]
+    optim, train = recorded["optim"], recorded["train"]
     accuracy = content["scores"]["accuracy"]
     limits = [run["split_note"] + "."]
     if data["synthetic"]:
@@ -109,7 +109,7 @@ def model_card(restored: Restored, scored: Scored, content: Mapping[str, Any]) -
     )
     if data["verdict"] == "act":
         limits.append("The data audit asks for action: see its findings.")
-    init = config.get("init", {}).get("checkpoint")
+    init = recorded.get("init", {}).get("checkpoint")
     return {
         "Model": [
             f"{run['model']}, {run['parameters']:,} parameters, input {run['input']}, output"
@@ -128,8 +128,8 @@ def model_card(restored: Restored, scored: Scored, content: Mapping[str, Any]) -
             f" {run['split']['seed']}.",
             f"SGD, learning rate {optim['learning_rate']:g} ({optim['schedule']}), momentum"
             f" {optim['momentum']:g}, weight decay {optim['weight_decay']:g}, batch"
-            f" {train['batch_size']}, {train['epochs']} epochs, views {config['data']['views']},"
-            f" light {config['data']['light']:g}, stain {config['data']['stain']:g}.",
+            f" {train['batch_size']}, {train['epochs']} epochs, views {recorded['data']['views']},"
+            f" light {recorded['data']['light']:g}, stain {recorded['data']['stain']:g}.",
         ],
         "Evaluation": [
             f"{scored.part} part, {accuracy['n']} images: {accuracy['k']} right. Wilson and"

@@ -104,7 +104,7 @@ def _data_items(content: Mapping[str, Any]) -> dict[int, tuple[str, str]]:
 
 def _method_items(content: Mapping[str, Any]) -> dict[int, tuple[str, str]]:
     run, provenance = content["run"], content["provenance"]
-    config = provenance["config"]
+    recorded = provenance["config"]
     packages = provenance["trained_with"].get("packages", {})
     items = {
         22: (YES, f"{run['model']}, {run['parameters']:,} parameters; see Model card and config"),
@@ -115,12 +115,12 @@ def _method_items(content: Mapping[str, Any]) -> dict[int, tuple[str, str]]:
     if packages:
         told = ", ".join(f"{name} {version}" for name, version in packages.items() if version)
         items[23] = (YES, told)
-    init = config.get("init", {}).get("checkpoint")
-    items[24] = (YES, f"from {init}" if init else f"random, seed {config.get('seed')}")
+    init = recorded.get("init", {}).get("checkpoint")
+    items[24] = (YES, f"from {init}" if init else f"random, seed {recorded.get('seed')}")
     best = run["best"]
     if best and best["value"] is not None:
         items[26] = (YES, f"best validation {best['metric']}, epoch {best['epoch']}")
-    ema = config["optim"].get("ema")
+    ema = recorded["optim"].get("ema")
     items[27] = (YES, f"averaged weights, decay {ema}" if ema else "none: one network")
     git = provenance["trained_with"].get("git")
     if git:

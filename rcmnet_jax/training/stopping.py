@@ -21,6 +21,10 @@ class StopRequest:
         self._several = jax.process_count() > 1
         self._dispatches = 0
 
+    def make(self) -> None:
+        """Makes the request."""
+        self._event.set()
+
     def look(self) -> None:
         """Called once after every dispatch, in every process."""
         self._dispatches += 1
@@ -28,7 +32,7 @@ class StopRequest:
             from jax.experimental import multihost_utils
 
             if multihost_utils.reached_preemption_sync_point(self._dispatches):
-                self._event.set()
+                self.make()
 
     @property
     def made(self) -> bool:
@@ -45,7 +49,7 @@ class StopRequest:
         if self._several or threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = signal.signal(signal.SIGTERM, lambda *_: self._event.set())
+        before = signal.signal(signal.SIGTERM, lambda *_: self.make())
         try:
             yield
         finally:

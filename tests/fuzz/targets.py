@@ -106,7 +106,7 @@ def _audit(folder: Path, data: bytes) -> None:
 
 
 def _arguments(folder: Path, words: list[str]) -> None:
-    config, _ = _parse([f"--config={CONFIG}", f"--workdir={folder}", *words])
+    config, *_ = _parse([f"--config={CONFIG}", f"--workdir={folder}", *words])
     check_values(config)
 
 
