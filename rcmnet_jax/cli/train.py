@@ -1,5 +1,6 @@
 """The command behind ``train.py``: a config file, a workdir, and one-line errors."""
 
+import contextlib
 import logging
 import sys
 import traceback
@@ -49,10 +50,10 @@ def main(argv: list[str]) -> int:
     configure_logging()
     configure_runtime()
     try:
-        # The training loop has a handler of its own, which saves.
         with sigterm_ends():
             config, workdir, address = _parse(argv)
-            hosts = join_hosts(address)
+        # Outside: in a run of several processes JAX installs a handler here, which must stay.
+        hosts = join_hosts(address)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_ERROR
@@ -66,7 +67,8 @@ def main(argv: list[str]) -> int:
 def _status(hosts: Hosts, config, workdir: Path) -> int:
     """Trains, tells how it ended, and gives the exit status."""
     try:
-        with sigterm_ends():
+        # The training loop has a handler of its own, which saves.
+        with sigterm_ends() if hosts.count == 1 else contextlib.nullcontext():
             return _train(config, workdir, tell=hosts.first)
     except UserError as error:
         hosts.settle()
