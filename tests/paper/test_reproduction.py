@@ -43,6 +43,7 @@ def rows_of(path):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_every_table_is_there_with_the_counts_of_its_runs(reproduced):
     out, _ = reproduced
     for name, stage in (("table5", "pbc"), ("table6", "scratch"), ("table7", "transfer")):
@@ -56,6 +57,7 @@ def test_every_table_is_there_with_the_counts_of_its_runs(reproduced):
     assert rows_of(out / "tables/table4.csv")[-1]["RCMNet"] == "11,799,882"
 
 
+@pytest.mark.slow
 def test_the_report_is_one_file_that_says_the_cells_are_synthetic(reproduced):
     out, _ = reproduced
     page = (out / "report.html").read_text()
@@ -81,6 +83,7 @@ def test_both_protocols_stand_beside_each_other(tiny_quick, tmp_path):
     assert "chooses the best epoch on the test part" in (tmp_path / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_second_call_trains_nothing(reproduced, monkeypatch, capsys):
     _, arguments = reproduced
     monkeypatch.setattr("rcmnet_jax.paper.reproduction.train", lambda *_: pytest.fail("trained"))
