@@ -68,7 +68,11 @@ class CheckpointStore:
             max_to_keep=keep,
             create=not read_only,
             cleanup_tmp_directories=not read_only,
-            async_options=ocp.options.AsyncOptions(timeout_secs=NO_TIMEOUT),
+            async_options=ocp.options.AsyncOptions(
+                timeout_secs=NO_TIMEOUT,
+                # Waiting for them has a timeout of its own, which nothing can set.
+                create_directories_asynchronously=False,
+            ),
         )
         with _readable_errors(self.directory, "open"):
             self._manager = ocp.CheckpointManager(self.directory, options=options)

@@ -198,59 +198,6 @@ def test_sigterm_at_ten_moments_of_the_start(command, straight, tmp_path):
     assert_same_run(tmp_path / "run", straight)
 
 
-JUMPING_CLOCK = """
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <stdlib.h>
-#include <sys/time.h>
-#include <time.h>
-static int (*real)(clockid_t, struct timespec *);
-/* By up to three years, forward or back, five times a second. */
-static long jump(void) {
-  struct timespec now;
-  real(CLOCK_MONOTONIC, &now);
-  unsigned long step = now.tv_sec * 5 + now.tv_nsec / 200000000L;
-  return (long)((step * 2654435761UL) % 200000000UL) - 100000000L;
-}
-int clock_gettime(clockid_t id, struct timespec *t) {
-  if (!real) real = dlsym(RTLD_NEXT, "clock_gettime");
-  int result = real(id, t);
-  if (id == CLOCK_REALTIME) t->tv_sec += jump();
-  return result;
-}
-int gettimeofday(struct timeval *t, void *zone) {
-  struct timespec now;
-  clock_gettime(CLOCK_REALTIME, &now);
-  if (t) { t->tv_sec = now.tv_sec; t->tv_usec = now.tv_nsec / 1000; }
-  return 0;
-}
-time_t time(time_t *t) {
-  struct timespec now;
-  clock_gettime(CLOCK_REALTIME, &now);
-  if (t) *t = now.tv_sec;
-  return now.tv_sec;
-}
-"""
-
-
-@pytest.mark.slow
-def test_a_clock_that_jumps_by_years_for_the_whole_process(
-    command, straight, tmp_path, monkeypatch
-):
-    if shutil.which("gcc") is None:
-        pytest.skip("building the jumping clock takes gcc")
-    (tmp_path / "clock.c").write_text(JUMPING_CLOCK)
-    library = tmp_path / "clock.so"
-    build = ["gcc", "-shared", "-fPIC", "-o", str(library), str(tmp_path / "clock.c"), "-ldl"]
-    subprocess.run(build, check=True)
-    monkeypatch.setenv("LD_PRELOAD", str(library))
-    process = command.start(tmp_path / "run")
-    monkeypatch.delenv("LD_PRELOAD")
-    _, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
-    assert_same_run(tmp_path / "run", straight)
-
-
 def test_a_read_only_workdir_is_one_line_of_the_command(command, small_disk):
     disk = small_disk(kilobytes=400)
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True, capture_output=True)
