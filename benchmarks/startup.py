@@ -100,7 +100,8 @@ def _until_first_step(size: int, folder: Path, workdir: Path, cache: Path) -> fl
     try:
         while not (rows.exists() and rows.stat().st_size):
             if process.poll() is not None:
-                raise SideError(f"train.py ended: {process.stderr.read().decode()[-200:]}")  # type: ignore[union-attr]
+                assert process.stderr
+                raise SideError(f"train.py ended: {process.stderr.read().decode()[-200:]}")
             time.sleep(0.01)
         return time.perf_counter() - start
     finally:

@@ -99,10 +99,6 @@ class Subject:
         """Most bytes in use on the accelerator so far; None on CPU."""
         return torch.cuda.max_memory_allocated() if self._gpu else None
 
-    def flops(self) -> float:
-        """Ours counts them."""
-        raise NotImplementedError
-
     def _make_forward(self):
         def run():
             self._network.eval()

@@ -237,5 +237,5 @@ def _require_hash(what: str, now: str, then: str) -> None:
     if now != then:
         raise DataError(
             f"these are not the {what} of the run (hash {now[:12]}, trained on {then[:12]}):"
-            " restore them, or score them as other images with --data"
+            " say with --source where the run's own are, or score these as other images"
         )
