@@ -14,8 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from rcmnet_jax.models.conv import patch_conv2d, plain_conv2d, scanned_conv2d
+from rcmnet_jax.models.conv_forms import band_conv2d, patch_conv2d, plain_conv2d, scanned_conv2d
 from rcmnet_jax.models.max_pool import max_pool
+from rcmnet_jax.models.winograd import winograd_conv2d
 
 # batch, height, width, channels in, channels out, kernel, stride, padding
 SMALL = (

@@ -11,7 +11,7 @@ from rcmnet_jax.cli.exit_codes import CRASHED, INTERRUPTED, OK, STOPPED, USER_ER
 from rcmnet_jax.cli.logs import configure_logging
 from rcmnet_jax.cli.signals import sigterm_ends
 from rcmnet_jax.errors import UserError
-from rcmnet_jax.runtime import configure_runtime
+from rcmnet_jax.runtime import configure_runtime, use_huge_pages
 from rcmnet_jax.training.hosts import FLAGS, Hosts, join_hosts
 
 USAGE = """\
@@ -35,15 +35,18 @@ SIGTERM and saved, or another process of the run is gone.
 """
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str] | None = None) -> int:
     """Parses the flags and trains.
 
     Args:
-      argv: the arguments, without the program's name.
+      argv: the arguments, without the program's name; of the process when None.
 
     Returns:
       The exit status.
     """
+    if argv is None:
+        use_huge_pages()
+        argv = sys.argv[1:]
     if {"-h", "--help", "-help"} & set(argv) or not argv:
         print(USAGE)
         return OK if argv else USER_ERROR

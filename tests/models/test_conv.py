@@ -8,16 +8,12 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from rcmnet_jax.models import conv
+from rcmnet_jax.models import conv, conv_forms, winograd
 from rcmnet_jax.models import max_pool as max_pool_module
-from rcmnet_jax.models.conv import (
-    Conv,
-    conv2d,
-    patch_conv2d,
-    plain_conv2d,
-    scanned_conv2d,
-)
+from rcmnet_jax.models.conv import Conv, conv2d
+from rcmnet_jax.models.conv_forms import band_conv2d, patch_conv2d, plain_conv2d, scanned_conv2d
 from rcmnet_jax.models.max_pool import max_pool
+from rcmnet_jax.models.winograd import winograd_conv2d
 
 # Heights and widths from 1 to 9, odd and even, square and not.
 SIZES = ((1, 1), (2, 2), (2, 3), (3, 1), (4, 4), (5, 7), (6, 8), (7, 6), (8, 9), (9, 5))
@@ -89,7 +85,7 @@ def test_convolution(kernel, stride, padding):
 @pytest.mark.parametrize("batch", [1, 3, 8])
 def test_kernel_gradient_in_a_scan(monkeypatch, kernel, stride, padding, batch):
     # So few rows at once that eight images are several groups.
-    monkeypatch.setattr(conv, "ROWS_AT_ONCE", 100)
+    monkeypatch.setattr(conv_forms, "ROWS_AT_ONCE", 100)
     x, weights = noise(batch, 9, 8, 5), noise(kernel, kernel, 5, 4)
 
     @jax.jit
@@ -103,35 +99,112 @@ def test_kernel_gradient_in_a_scan(monkeypatch, kernel, stride, padding, batch):
 
 
 def test_groups_of_images_divide_the_batch_and_stay_small():
-    assert conv._images_at_once(64, 256) == 8
-    assert conv._images_at_once(64, 1024) == 2
-    assert conv._images_at_once(16, 8190) == 1
-    assert conv._images_at_once(7, 400) == 1
-    assert conv._images_at_once(6, 400) == 3
+    assert conv_forms._images_at_once(64, 256) == 8
+    assert conv_forms._images_at_once(64, 1024) == 2
+    # Two even where that is too many rows: one image keeps only one core busy.
+    assert conv_forms._images_at_once(16, 8190) == 2
+    assert conv_forms._images_at_once(7, 400) == 1
+    assert conv_forms._images_at_once(6, 400) == 3
 
 
-def test_the_scan_is_for_large_maps_on_one_cpu_device(monkeypatch):
-    taken = []
-    monkeypatch.setattr(
-        conv, "scanned_conv2d", lambda x, w, s, p: taken.append(x.shape[1]) or plain_conv2d(x, w)
+@pytest.mark.parametrize("batch", [1, 3, 4])
+@pytest.mark.parametrize("size", [(2, 2), (3, 5), (6, 4), (7, 8)])
+def test_winograd(monkeypatch, batch, size):
+    # So few bytes at once that three and four images are several groups.
+    monkeypatch.setattr(winograd, "GROUP_BYTES", 16 * 6 * 9 * 4 * 2)
+    x, weights = noise(batch, *size, CHANNELS_IN), noise(3, 3, CHANNELS_IN, CHANNELS_OUT)
+
+    @jax.jit
+    def both(x, weights):
+        plain = partial(plain_conv2d, padding=1)
+        return [value_and_gradients(f, x, weights) for f in (winograd_conv2d, plain)]
+
+    ours, reference = both(x, weights)
+    jax.tree.map(assert_close, ours, reference)
+
+
+def test_winograd_is_as_exact_as_the_plain_convolution():
+    """Against float64, at the widths of the networks; relative to the largest result."""
+    x, weights = noise(4, 8, 8, 256), noise(3, 3, 256, 256) / 48
+    padded = np.pad(x.astype(np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
+    exact = sum(
+        padded[:, i : i + 8, j : j + 8] @ weights[i, j].astype(np.float64)
+        for i in range(3)
+        for j in range(3)
     )
-    few, many = noise(3, 3, 9, 8), noise(3, 3, 9, 32)
-    for devices in (2, 1):
-        monkeypatch.setattr(conv.jax, "device_count", lambda d=devices: d)
-        for size, weights in ((8, many), (16, few), (16, many)):
-            conv2d(noise(1, size, size, 9), weights, padding=1)
-    assert taken == [16]
+
+    def error(formulation):
+        return np.abs(np.asarray(formulation(x, weights)) - exact).max() / np.abs(exact).max()
+
+    assert error(partial(plain_conv2d, padding=1)) < 1e-6
+    assert error(winograd_conv2d) < 1e-6
 
 
-def test_second_derivatives_go_through_the_scan():
+@pytest.mark.parametrize("size", [(2, 2), (3, 5), (12, 12), (5, 9)])
+@pytest.mark.parametrize(("kernel", "channels", "features"), [(7, 2, 1), (3, 1, 2), (5, 2, 2)])
+def test_product_with_a_band_matrix(size, kernel, channels, features):
+    x, weights = noise(2, *size, channels), noise(kernel, kernel, channels, features)
+
+    @jax.jit
+    def both(x, weights):
+        forms = (band_conv2d, plain_conv2d)
+        padding = kernel // 2
+        return [value_and_gradients(partial(f, padding=padding), x, weights) for f in forms]
+
+    ours, reference = both(x, weights)
+    jax.tree.map(assert_close, ours, reference)
+
+
+# Case -> batch, side, channels in and out, kernel, stride, padding; and what the rule takes.
+CHOICES = {
+    "stage1 at 64x64, batch 64": ((64, 16, 64, 64, 3, 1, 1), "winograd_conv2d"),
+    "stage4 at 64x64, batch 64": ((64, 2, 512, 512, 3, 1, 1), "winograd_conv2d"),
+    "stage4 at 64x64, batch 8": ((8, 2, 512, 512, 3, 1, 1), "patch_conv2d"),
+    "a 1x1 map": ((64, 1, 512, 512, 3, 1, 1), "patch_conv2d"),
+    "few channels": ((8, 16, 32, 32, 3, 1, 1), "scanned_conv2d"),
+    "stem": ((2, 64, 3, 64, 7, 2, 3), "scanned_conv2d"),
+    "between stages": ((2, 16, 64, 128, 3, 2, 1), "scanned_conv2d"),
+    "spatial gate": ((2, 16, 2, 1, 7, 1, 3), "band_conv2d"),
+    "few features": ((2, 16, 9, 8, 3, 1, 1), "plain_conv2d"),
+}
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("case", CHOICES)
+def test_the_formulation_is_chosen_by_shape(monkeypatch, case, devices):
+    (batch, side, channels, features, kernel, stride, padding), expected = CHOICES[case]
+    if devices == 2 and expected == "scanned_conv2d":
+        expected = "plain_conv2d"
+    if devices == 2 and expected == "winograd_conv2d":
+        expected = "patch_conv2d" if side < 3 else "plain_conv2d"
+    monkeypatch.setattr(conv.jax, "device_count", lambda: devices)
+    taken = []
+    for name in ("winograd_conv2d", "band_conv2d", "patch_conv2d", "scanned_conv2d"):
+        monkeypatch.setattr(conv, name, lambda *a, n=name, **k: taken.append(n))
+    monkeypatch.setattr(conv, "plain_conv2d", lambda *a, **k: taken.append("plain_conv2d"))
+    x = np.zeros((batch, side, side, channels), np.float32)
+    conv2d(x, np.zeros((kernel, kernel, channels, features)), stride=stride, padding=padding)
+    assert taken == [expected]
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_half_precision_is_not_for_winograd(monkeypatch, dtype):
+    monkeypatch.setattr(conv, "winograd_conv2d", lambda *_: pytest.fail("taken"))
+    y = conv2d(jnp.zeros((64, 8, 8, 64), dtype), jnp.zeros((3, 3, 64, 64), dtype), padding=1)
+    assert y.dtype == dtype
+
+
+@pytest.mark.parametrize(
+    "ours", [lambda x, w: scanned_conv2d(x, w, 1, 1), winograd_conv2d], ids=["scan", "winograd"]
+)
+def test_second_derivatives(ours):
     x, weights = noise(2, 5, 5, 3), noise(3, 3, 3, 4)
 
     def curvature(formulation):
         gradient = jax.grad(lambda w: (formulation(x, w) ** 3).sum())
         return jax.grad(lambda w: (gradient(w) ** 2).sum())(weights)
 
-    ours = curvature(lambda x, w: scanned_conv2d(x, w, 1, 1))
-    assert_close(ours, curvature(partial(plain_conv2d, padding=1)))
+    assert_close(curvature(ours), curvature(partial(plain_conv2d, padding=1)))
 
 
 def test_images_of_three_channels():

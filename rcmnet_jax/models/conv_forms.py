@@ -1,0 +1,143 @@
+"""Formulations of one convolution, each the quickest on CPU for some shapes.
+
+`rcmnet_jax.models.conv` chooses among them and among `rcmnet_jax.models.winograd`'s. Values and
+gradients are equal (tests/models/test_conv.py).
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+# How many rows of patches a scan holds at once, where a group is more than two images: about a
+# megabyte or two. Two, because an operation is cut for several cores between images.
+ROWS_AT_ONCE = 2048
+
+
+def plain_conv2d(
+    x_BxHxWxC: jax.Array, kernel: jax.Array, *, stride: int = 1, padding: int = 0
+) -> jax.Array:
+    """`conv2d` by XLA's convolution: the reference that all others are tested against."""
+    return lax.conv_general_dilated(
+        x_BxHxWxC,
+        kernel,
+        window_strides=(stride, stride),
+        padding=((padding, padding), (padding, padding)),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+
+def patch_conv2d(
+    x_BxHxWxC: jax.Array, kernel: jax.Array, *, stride: int = 1, padding: int = 0
+) -> jax.Array:
+    """`conv2d` as one matrix product of image patches with the flattened kernel.
+
+    Kernel taps that only ever see padding are left out: under a 3x3 kernel a 1x1 map needs one
+    product instead of nine.
+    """
+    k = kernel.shape[0]
+    batch, height, width, channels = x_BxHxWxC.shape
+    out_h = (height + 2 * padding - k) // stride + 1
+    out_w = (width + 2 * padding - k) // stride + 1
+    rows = _taps_on_image(k, height, out_h, stride, padding)
+    cols = _taps_on_image(k, width, out_w, stride, padding)
+    x = jnp.pad(x_BxHxWxC, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    windows = _windows(x, rows, cols, out_h, out_w, stride)
+    patches = jnp.concatenate(windows, axis=-1).reshape(batch * out_h * out_w, -1)
+    # Slices, not index arrays, whose gradient would be a scatter into a kernel of zeros.
+    taps = kernel[rows.start : rows.stop, cols.start : cols.stop]
+    taps = taps.reshape(len(windows) * channels, -1)
+    return (patches @ taps).reshape(batch, out_h, out_w, -1)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def scanned_conv2d(x_BxHxWxC: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+    """`plain_conv2d` whose kernel gradient is a sum over a few images at a time.
+
+    The gradient is the product of the result's gradient with the patches of the input. The patches
+    of a whole batch are nine times the input or more; of a few images they stay in the cache.
+    """
+    return plain_conv2d(x_BxHxWxC, kernel, stride=stride, padding=padding)
+
+
+def _scanned_forward(x, kernel, stride: int, padding: int):
+    return plain_conv2d(x, kernel, stride=stride, padding=padding), (x, kernel)
+
+
+def _scanned_backward(stride: int, padding: int, residuals, g):
+    x, kernel = residuals
+    # What is not asked for (of images, of frozen kernels) the compiler leaves out.
+    _, pull = jax.vjp(lambda x: plain_conv2d(x, kernel, stride=stride, padding=padding), x)
+    return pull(g)[0], _kernel_gradient(x, g, kernel.shape[0], stride, padding)
+
+
+scanned_conv2d.defvjp(_scanned_forward, _scanned_backward)
+
+
+def _kernel_gradient(x, g, k: int, stride: int, padding: int) -> jax.Array:
+    """Gradient (k, k, C, D) of a convolution's kernel, in a scan over groups of images."""
+    batch, out_h, out_w, features = g.shape
+    at_once = _images_at_once(batch, out_h * out_w)
+    # Padded before the scan: within it the compiler would pad anew for each window.
+    x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+
+    def add(total_DxP, images):
+        x, g = images
+        windows = _windows(x, range(k), range(k), out_h, out_w, stride)
+        patches = jnp.concatenate(windows, axis=-1).reshape(at_once * out_h * out_w, -1)
+        # This way round the longer side is the contiguous one of the product.
+        return total_DxP + g.reshape(-1, features).T @ patches, None
+
+    def groups(a):
+        return a.reshape(batch // at_once, at_once, *a.shape[1:])
+
+    zeros = jnp.zeros((features, k * k * x.shape[-1]), g.dtype)
+    total_DxP, _ = jax.lax.scan(add, zeros, (groups(x), groups(g)))
+    return total_DxP.T.reshape(k, k, x.shape[-1], features)
+
+
+def _images_at_once(batch: int, positions: int) -> int:
+    """The most images that divide the batch and whose patches are at most `ROWS_AT_ONCE` rows."""
+    return max(
+        n
+        for n in range(1, batch + 1)
+        if batch % n == 0 and (n <= 2 or n * positions <= ROWS_AT_ONCE)
+    )
+
+
+def band_conv2d(x_BxHxWxC: jax.Array, kernel: jax.Array, *, padding: int) -> jax.Array:
+    """`plain_conv2d` with stride 1, for few channels, as a product with a band matrix.
+
+    Each row of pixels is multiplied by a (W C, k W D) matrix that holds the kernel's rows along its
+    diagonals; then the products of k neighbouring rows are summed. More arithmetic than the
+    convolution by W / k, and still quicker where channels are too few for a product of their own.
+    """
+    k, _, channels, features = kernel.shape
+    batch, height, width = x_BxHxWxC.shape[:3]
+    out_h, out_w = height + 2 * padding - k + 1, width + 2 * padding - k + 1
+    # Tap j brings pixel v to result w: v = w + j - padding.
+    pixels, results = np.arange(width)[:, None], np.arange(out_w) - padding
+    taps = [pixels == results + j for j in range(k)]
+    # By a product, not by indices, whose gradient would be a scatter.
+    band = jnp.einsum("ijcd,jvw->vciwd", kernel, np.stack(taps).astype(kernel.dtype))
+    rows = x_BxHxWxC.reshape(batch * height, -1) @ band.reshape(width * channels, -1)
+    rows = rows.reshape(batch, height, k, out_w, features)
+    rows = jnp.pad(rows, ((0, 0), (padding, padding), *((0, 0),) * 3))
+    return sum(rows[:, i : i + out_h, i] for i in range(k))
+
+
+def _taps_on_image(k: int, size: int, out: int, stride: int, padding: int) -> range:
+    """Kernel offsets along one axis that touch the image for at least one output position."""
+    first = max(0, padding - (out - 1) * stride)
+    return range(first, min(k, size + padding))
+
+
+def _windows(x, rows, cols, out_h: int, out_w: int, stride: int) -> list[jax.Array]:
+    """The padded input seen through each kernel offset: a list of (B, out_h, out_w, C)."""
+    return [
+        x[:, r : r + (out_h - 1) * stride + 1 : stride, c : c + (out_w - 1) * stride + 1 : stride]
+        for r in rows
+        for c in cols
+    ]

@@ -1,0 +1,164 @@
+"""3x3 convolution with 16 multiplications for four results instead of 36.
+
+Winograd's minimal filtering F(2x2, 3x3), Lavin & Gray 2016 (arXiv 1509.09308), section 4.1. The
+image is cut into tiles of 4x4 pixels that overlap by two, each gives 2x2 results::
+
+    Y = A^T [(G k G^T) * (B^T d B)] A        d: 4x4 pixels, k: 3x3 kernel, Y: 2x2 results
+
+The transforms are sums and differences of neighbours (those of the kernel also halves), and the
+products, summed over channels, are 16 matrix products. They are as exact as the plain convolution:
+both are within 1e-6 of float64 (tests/models/test_conv.py). Larger tiles save more and lose digits;
+F(4x4, 3x3) is ten times less exact.
+
+Dimensions: B images, H and W pixels, C channels in, D out, P = 16 positions in a tile, T tiles.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+INPUT = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]])  # B^T
+KERNEL = np.array([[2, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 2]]) / 2  # G
+RESULT = np.array([[1, 1, 1, 0], [0, 1, -1, -1]])  # A^T
+# A kernel turned round has its first and last transformed rows and columns exchanged. The tiles can
+# be put in that order instead, and their results out of it, at no cost.
+TURNED = [3, 1, 2, 0]
+# Transformed tiles that are held at once, in bytes: a few megabytes stay in the cache. Measured on
+# 64 channels at 16x16, batch 64, two cores: 2.2 ms in groups of 8 MB, 3.5 in one of 17 MB.
+GROUP_BYTES = 9e6
+
+
+@jax.custom_vjp
+def winograd_conv2d(x_BxHxWxC: jax.Array, kernel: jax.Array) -> jax.Array:
+    """3x3 convolution with stride 1 and one pixel of padding.
+
+    Args:
+      x_BxHxWxC: input, float32.
+      kernel: (3, 3, C, D), float32.
+
+    Returns:
+      (B, H, W, D).
+    """
+    return _convolve(x_BxHxWxC, _transform_kernel(kernel))
+
+
+def _convolve(x, kernel_PxCxD, transposed: bool = False) -> jax.Array:
+    """The convolution by a transformed kernel; or by the same turned round, from D to C."""
+    order = TURNED if transposed else slice(None)
+    dimensions = (((2,), (2 if transposed else 1,)), ((0,), (0,)))
+
+    def convolve(x):
+        products = lax.dot_general(_tiles(x, INPUT[order]), kernel_PxCxD, dimensions)
+        return _results(products, RESULT[:, order], x.shape[:3])
+
+    at_once = _images_at_once(x.shape, kernel_PxCxD.shape)
+    if at_once == len(x):
+        return convolve(x)
+    return lax.map(convolve, _groups(x, at_once)).reshape(*x.shape[:3], -1)
+
+
+def _forward(x, kernel):
+    return winograd_conv2d(x, kernel), (x, kernel)
+
+
+def _backward(residuals, g):
+    x, kernel = residuals
+    # What is not asked for (of images, of frozen kernels) the compiler leaves out.
+    dx = _convolve(g, _transform_kernel(kernel), transposed=True)
+    return dx, _kernel_gradient(x, g)
+
+
+winograd_conv2d.defvjp(_forward, _backward)
+
+
+def _kernel_gradient(x, g) -> jax.Array:
+    """``G^T [sum over tiles of (B^T d B) (A g A^T)] G``: the transpose of the convolution."""
+
+    def of_tiles(x, g):
+        # Contracts the tiles: (P, C, D).
+        return lax.dot_general(_tiles(x), _spread(g), (((1,), (1,)), ((0,), (0,))))
+
+    channels, features = x.shape[-1], g.shape[-1]
+    at_once = _images_at_once(x.shape, (channels, features))
+    if at_once == len(x):
+        total_PxCxD = of_tiles(x, g)
+    else:
+        total_PxCxD, _ = lax.scan(
+            lambda total, images: (total + of_tiles(*images), None),
+            jnp.zeros((16, channels, features), g.dtype),
+            (_groups(x, at_once), _groups(g, at_once)),
+        )
+    back = np.kron(KERNEL, KERNEL).T.astype(np.float32)
+    return (back @ total_PxCxD.reshape(16, -1)).reshape(3, 3, channels, features)
+
+
+def _transform_kernel(kernel) -> jax.Array:
+    """``G k G^T`` of every pair of channels: (P, C, D)."""
+    both = np.kron(KERNEL, KERNEL).astype(np.float32)
+    return (both @ kernel.reshape(9, -1)).reshape(16, *kernel.shape[2:])
+
+
+def _tiles(x, matrix=INPUT) -> jax.Array:
+    """``B^T d B`` of every tile: (P, T, C)."""
+    height, width, channels = x.shape[1:]
+    down, across = -(-height // 2), -(-width // 2)
+    # One pixel before, one behind, and one more where the side is odd.
+    x = jnp.pad(x, ((0, 0), (1, 2 * down + 1 - height), (1, 2 * across + 1 - width), (0, 0)))
+    rows = [x[:, i : i + 2 * down - 1 : 2] for i in range(4)]
+    x = jnp.stack(_combine(matrix, rows))
+    columns = [x[:, :, :, j : j + 2 * across - 1 : 2] for j in range(4)]
+    return jnp.stack(_combine(matrix, columns), axis=1).reshape(16, -1, channels)
+
+
+def _results(products_PxTxD, matrix, shape: tuple[int, int, int]) -> jax.Array:
+    """``A^T m A`` of every tile, side by side: (B, H, W, D)."""
+    batch, height, width = shape
+    down, across = -(-height // 2), -(-width // 2)
+    m = products_PxTxD.reshape(4, 4, batch, down, across, -1)
+    # Over the columns of each row of products, then over rows: results[row][column].
+    columns = zip(*(_combine(matrix, list(m[i])) for i in range(4)), strict=True)
+    results = zip(*(_combine(matrix, rows) for rows in columns), strict=True)
+    # The places in a tile go next to the tiles.
+    y = jnp.stack([jnp.stack(row, axis=3) for row in results], axis=2)
+    return y.reshape(batch, 2 * down, 2 * across, -1)[:, :height, :width]
+
+
+def _spread(g) -> jax.Array:
+    """``A g A^T`` of every tile's results: (P, T, D)."""
+    height, width, features = g.shape[1:]
+    down, across = -(-height // 2), -(-width // 2)
+    g = jnp.pad(g, ((0, 0), (0, 2 * down - height), (0, 2 * across - width), (0, 0)))
+    g = jnp.stack(_combine(RESULT.T, [g[:, i::2] for i in range(2)]))
+    columns = [g[:, :, :, j::2] for j in range(2)]
+    return jnp.stack(_combine(RESULT.T, columns), axis=1).reshape(16, -1, features)
+
+
+def _combine(matrix: np.ndarray, parts: list) -> list:
+    """The rows of a matrix of -1, 0 and 1 applied to a list of arrays."""
+
+    def row(signs):
+        total = None
+        # Positive first: a difference is one operation, a negated sum two.
+        for sign, part in sorted(zip(signs, parts, strict=True), key=lambda pair: -pair[0]):
+            if sign and total is None:
+                total = part if sign > 0 else -part
+            elif sign:
+                total = total + part if sign > 0 else total - part
+        return total
+
+    return [row(signs) for signs in matrix]
+
+
+def _groups(x, at_once: int) -> jax.Array:
+    return x.reshape(-1, at_once, *x.shape[1:])
+
+
+def _images_at_once(shape, kernel_shape) -> int:
+    """The most images that divide the batch and whose tiles are at most `GROUP_BYTES`."""
+    batch, height, width, _ = shape
+    tiles = -(-height // 2) * -(-width // 2)
+    of_one = 16 * tiles * max(kernel_shape[-2:]) * 4
+    return max(
+        n for n in range(1, batch + 1) if batch % n == 0 and (n == 1 or n * of_one <= GROUP_BYTES)
+    )
