@@ -9,7 +9,12 @@ CACHE_VARIABLE = "RCMNET_COMPILE_CACHE"
 HUGE_PAGES_VARIABLE = "RCMNET_HUGE_PAGES"
 # glibc reads its settings once, when a process starts.
 TUNABLES_VARIABLE = "GLIBC_TUNABLES"
-HUGE_PAGES = "glibc.malloc.hugetlb=1"
+# Ask for huge pages; take large blocks from the one heap too; and keep what is freed, since the next
+# step asks for the same again. Without the latter two each step pays for its pages anew.
+HUGE_PAGES = ":".join(
+    f"glibc.malloc.{setting}"
+    for setting in ("hugetlb=1", "mmap_max=0", "arena_max=1", "trim_threshold=1099511627776")
+)
 KERNEL_SETTING = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
@@ -30,13 +35,16 @@ def configure_runtime() -> None:
 
 
 def use_huge_pages() -> None:
-    """Starts this process anew, as the same process, with memory in pages of two megabytes.
+    """Starts this process anew, as the same process, with a heap of two-megabyte pages that it keeps.
 
-    Each compiled step asks for its memory anew, hundreds of megabytes of fresh pages; of 4 kB a
-    page that is a quarter of a training step on CPU (docs/performance.md). Where Linux gives huge
-    pages to who asks for them, glibc's malloc asks when told so in its environment before it
-    starts. Only for programs, before they have done anything; a library or notebook sets
-    ``GLIBC_TUNABLES=glibc.malloc.hugetlb=1`` itself. ``RCMNET_HUGE_PAGES=off`` turns it off.
+    Each compiled step asks for hundreds of megabytes and gives them back. Taken from the system
+    anew, in pages of 4 kB, they cost a fifth to a third of a training step on CPU
+    (docs/performance.md). Where Linux gives huge pages to who asks for them, glibc's malloc asks
+    when told so in its environment before it starts. The price: memory once used is not given
+    back before the end, up to twice what a step needs.
+
+    Only for programs, before they have done anything; who uses the library from a notebook sets
+    ``GLIBC_TUNABLES`` to `HUGE_PAGES` before starting it. ``RCMNET_HUGE_PAGES=off`` turns it off.
     """
     if not huge_pages_would_help():
         return
