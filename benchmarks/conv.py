@@ -1,5 +1,6 @@
 """Formulations of convolution and max-pooling, by shape: why `models/conv.py` chooses as it does.
 
+    export GLIBC_TUNABLES=$(python -c "from rcmnet_jax import runtime; print(runtime.HUGE_PAGES)")
     python benchmarks/conv.py            # shapes of RCMNet at 64x64, batch 64
     python benchmarks/conv.py --native   # at 363x360, batch 16
 
@@ -22,17 +23,21 @@ from rcmnet_jax.models.winograd import winograd_conv2d
 SMALL = (
     (64, 64, 64, 3, 64, 7, 2, 3),
     (64, 16, 16, 64, 64, 3, 1, 1),
+    (64, 16, 16, 64, 128, 3, 2, 1),
     (64, 8, 8, 128, 128, 3, 1, 1),
     (64, 4, 4, 256, 256, 3, 1, 1),
     (64, 4, 4, 256, 512, 3, 2, 1),
     (64, 2, 2, 512, 512, 3, 1, 1),
+    (64, 16, 16, 2, 1, 7, 1, 3),
 )
 NATIVE = (
     (16, 363, 360, 3, 64, 7, 2, 3),
     (16, 91, 90, 64, 64, 3, 1, 1),
+    (16, 91, 90, 64, 128, 3, 2, 1),
     (16, 46, 45, 128, 128, 3, 1, 1),
     (16, 23, 23, 256, 256, 3, 1, 1),
     (16, 12, 12, 512, 512, 3, 1, 1),
+    (16, 91, 90, 2, 1, 7, 1, 3),
 )
 
 
@@ -79,11 +84,17 @@ def main() -> None:
         options = {"stride": stride, "padding": padding}
         gradient = plain_conv2d(x, kernel, **options)
         print(f"{k}x{k}/{stride} {c:3d} -> {d:3d} at {batch}x{h}x{w}", end="  ")
-        formulations = (
+        formulations = [
             ("plain", plain_conv2d),
             ("patches", patch_conv2d),
             ("scan", lambda x, k, *, stride, padding: scanned_conv2d(x, k, stride, padding)),
-        )
+        ]
+        if (k, stride, padding) == (3, 1, 1):
+            formulations.append(("winograd", lambda x, k, **_: winograd_conv2d(x, k)))
+        if stride == 1 and c <= 2:
+            formulations.append(
+                ("band", lambda x, k, *, stride, padding: band_conv2d(x, k, padding=padding))
+            )
         for name, convolve in formulations:
             figures = time_convolution(
                 lambda x, k, f=convolve, o=options: f(x, k, **o), x, kernel, gradient

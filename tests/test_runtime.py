@@ -1,0 +1,73 @@
+"""Programs that start themselves anew with a heap of huge pages."""
+
+import subprocess
+import sys
+
+import pytest
+
+from rcmnet_jax import runtime
+
+# Prints the process number, the arguments and the setting, before and after it starts anew.
+PROGRAM = """
+import os, pathlib, sys
+from rcmnet_jax import runtime
+runtime.KERNEL_SETTING = pathlib.Path(sys.argv[1])
+print(os.getpid(), sys.argv[2:], os.environ.get("GLIBC_TUNABLES"), flush=True)
+runtime.use_huge_pages()
+print("works", flush=True)
+"""
+
+
+@pytest.fixture
+def kernel(tmp_path, monkeypatch):
+    """A kernel that grants huge pages on request, and nobody has settled anything."""
+    setting = tmp_path / "enabled"
+    setting.write_text("always [madvise] never\n")
+    monkeypatch.setattr(runtime, "KERNEL_SETTING", setting)
+    for name in (runtime.HUGE_PAGES_VARIABLE, runtime.TUNABLES_VARIABLE):
+        monkeypatch.delenv(name, raising=False)
+    return setting
+
+
+def run(kernel, *arguments):
+    command = [sys.executable, "-c", PROGRAM, str(kernel), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+def test_starts_anew_once_as_the_same_process_with_the_same_arguments(kernel):
+    before, after, works = run(kernel, "--flag", "two words")
+    number, _, rest = before.partition(" ")
+    assert rest == "['--flag', 'two words'] None"
+    assert after == f"{number} ['--flag', 'two words'] {runtime.HUGE_PAGES}"
+    assert works == "works"
+
+
+def test_keeps_what_was_set_for_malloc(kernel, monkeypatch):
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.tcache_count=8")
+    _, after, _ = run(kernel)
+    assert after.endswith(f"glibc.malloc.tcache_count=8:{runtime.HUGE_PAGES}")
+
+
+@pytest.mark.parametrize("text", ["[always] madvise never", "always madvise [never]"])
+def test_does_nothing_where_the_kernel_has_settled_it(kernel, text):
+    kernel.write_text(text)
+    assert len(run(kernel)) == 2
+
+
+def test_does_nothing_where_there_is_no_such_kernel(kernel):
+    kernel.unlink()
+    assert len(run(kernel)) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("RCMNET_HUGE_PAGES", "off"), ("GLIBC_TUNABLES", "glibc.malloc.hugetlb=0")],
+)
+def test_can_be_turned_off(kernel, monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    assert len(run(kernel)) == 2
+
+
+def test_a_program_that_cannot_be_started_goes_on(kernel, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/nonexistent")
+    runtime.use_huge_pages()
