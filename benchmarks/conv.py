@@ -1,6 +1,5 @@
 """Formulations of convolution and max-pooling, by shape: why `models/conv.py` chooses as it does.
 
-    export GLIBC_TUNABLES=$(python -c "from rcmnet_jax import runtime; print(runtime.HUGE_PAGES)")
     python benchmarks/conv.py            # shapes of RCMNet at 64x64, batch 64
     python benchmarks/conv.py --native   # at 363x360, batch 16
 
@@ -18,6 +17,7 @@ from flax import linen as nn
 from rcmnet_jax.models.conv_forms import band_conv2d, patch_conv2d, plain_conv2d, scanned_conv2d
 from rcmnet_jax.models.max_pool import max_pool
 from rcmnet_jax.models.winograd import winograd_conv2d
+from rcmnet_jax.runtime import use_huge_pages
 
 # batch, height, width, channels in, channels out, kernel, stride, padding
 SMALL = (
@@ -76,6 +76,7 @@ def main() -> None:
     )
     parser.add_argument("--native", action="store_true", help="363x360 instead of 64x64")
     args = parser.parse_args()
+    use_huge_pages()
     print(f"jax {jax.__version__}, {jax.devices()[0].device_kind}; ms forward / input / kernel")
     rng = np.random.default_rng(0)
     for batch, h, w, c, d, k, stride, padding in NATIVE if args.native else SMALL:

@@ -172,6 +172,10 @@ def main() -> None:
     if args.worker:
         work_when_told((our_work if args.worker == "ours" else torch_work)(case), args.seconds)
         return
+    from rcmnet_jax.runtime import use_huge_pages
+
+    # For both sides, which inherit the environment.
+    use_huge_pages()
     options = [*(["--native"] if args.native else []), "--seconds", str(args.seconds)]
     pythons = {"ours": sys.executable}
     if args.torch_python:
