@@ -9,8 +9,8 @@ CACHE_VARIABLE = "RCMNET_COMPILE_CACHE"
 HUGE_PAGES_VARIABLE = "RCMNET_HUGE_PAGES"
 # glibc reads its settings once, when a process starts.
 TUNABLES_VARIABLE = "GLIBC_TUNABLES"
-# Ask for huge pages; take large blocks from the one heap too; and keep what is freed, since the next
-# step asks for the same again. Without the latter two each step pays for its pages anew.
+# Ask for huge pages; take large blocks from the one heap too; and keep what is freed, since the
+# next step asks for the same again. Without the latter two each step pays for its pages anew.
 HUGE_PAGES = ":".join(
     f"glibc.malloc.{setting}"
     for setting in ("hugetlb=1", "mmap_max=0", "arena_max=1", "trim_threshold=1099511627776")
@@ -35,7 +35,7 @@ def configure_runtime() -> None:
 
 
 def use_huge_pages() -> None:
-    """Starts this process anew, as the same process, with a heap of two-megabyte pages that it keeps.
+    """Starts this process anew, as the same process, with a heap of huge pages that it keeps.
 
     Each compiled step asks for hundreds of megabytes and gives them back. Taken from the system
     anew, in pages of 4 kB, they cost a fifth to a third of a training step on CPU

@@ -4,7 +4,8 @@
 gradients are equal (tests/models/test_conv.py).
 """
 
-from functools import partial
+from functools import partial, reduce
+from operator import add
 
 import jax
 import jax.numpy as jnp
@@ -125,7 +126,7 @@ def band_conv2d(x_BxHxWxC: jax.Array, kernel: jax.Array, *, padding: int) -> jax
     rows = x_BxHxWxC.reshape(batch * height, -1) @ band.reshape(width * channels, -1)
     rows = rows.reshape(batch, height, k, out_w, features)
     rows = jnp.pad(rows, ((0, 0), (padding, padding), *((0, 0),) * 3))
-    return sum(rows[:, i : i + out_h, i] for i in range(k))
+    return reduce(add, [rows[:, i : i + out_h, i] for i in range(k)])
 
 
 def _taps_on_image(k: int, size: int, out: int, stride: int, padding: int) -> range:

@@ -13,6 +13,10 @@ F(4x4, 3x3) is ten times less exact.
 Dimensions: B images, H and W pixels, C channels in, D out, P = 16 positions in a tile, T tiles.
 """
 
+from collections.abc import Sequence
+from functools import reduce
+from operator import add, sub
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -134,18 +138,14 @@ def _spread(g) -> jax.Array:
     return jnp.stack(_combine(RESULT.T, columns), axis=1).reshape(16, -1, features)
 
 
-def _combine(matrix: np.ndarray, parts: list) -> list:
-    """The rows of a matrix of -1, 0 and 1 applied to a list of arrays."""
+def _combine(matrix: np.ndarray, parts: Sequence[jax.Array]) -> list[jax.Array]:
+    """The rows of a matrix of -1, 0 and 1 applied to as many arrays."""
 
-    def row(signs):
-        total = None
-        # Positive first: a difference is one operation, a negated sum two.
-        for sign, part in sorted(zip(signs, parts, strict=True), key=lambda pair: -pair[0]):
-            if sign and total is None:
-                total = part if sign > 0 else -part
-            elif sign:
-                total = total + part if sign > 0 else total - part
-        return total
+    def row(signs) -> jax.Array:
+        added = [part for sign, part in zip(signs, parts, strict=True) if sign > 0]
+        taken = [part for sign, part in zip(signs, parts, strict=True) if sign < 0]
+        total = reduce(add, added) if added else -taken.pop()
+        return reduce(sub, taken, total)
 
     return [row(signs) for signs in matrix]
 
