@@ -26,6 +26,7 @@ from rcmnet_jax.training.config_checks import check_values
 from rcmnet_jax.training.inputs import open_dataset, open_pixels, split_dataset
 from rcmnet_jax.training.mesh import make_mesh, require_divisible
 from rcmnet_jax.training.optimizer import make_optimizer, make_schedule
+from rcmnet_jax.training.state import initializer
 from rcmnet_jax.training.steps import Recipe
 from rcmnet_jax.transfer.freezing import (
     learning_rate_factors,
@@ -189,10 +190,8 @@ def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
 
 def _abstract_params(model: nn.Module, preprocess: Preprocess) -> PyTree:
     """Shapes of the parameters."""
-    image = jax.ShapeDtypeStruct((1, preprocess.height, preprocess.width, 3), np.float32)
-    return jax.eval_shape(lambda key, x: model.init(key, x, train=False), jax.random.key(0), image)[
-        "params"
-    ]
+    shape = (1, preprocess.height, preprocess.width, 3)
+    return jax.eval_shape(initializer(model, shape), jax.random.key(0))["params"]
 
 
 def _trainable(

@@ -1,5 +1,8 @@
 """Everything that training changes, in one tree."""
 
+import functools
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -28,6 +31,20 @@ class TrainState(train_state.TrainState):
         return {"params": params, "batch_stats": self.batch_stats}
 
 
+@functools.lru_cache(maxsize=8)
+def initializer(model: nn.Module, input_shape: tuple[int, ...]) -> Callable[[jax.Array], Variables]:
+    """From a random key to fresh variables, compiled.
+
+    One function for each network and shape: tracing a network takes about a second, and a run
+    wants the shapes of its parameters (`jax.eval_shape`) before it wants their values.
+
+    Args:
+      model: one of our networks.
+      input_shape: (B, H, W, 3); the batch size does not matter.
+    """
+    return jax.jit(lambda key: model.init(key, jnp.zeros(input_shape, jnp.float32), train=False))
+
+
 def create_train_state(
     key: jax.Array,
     model: nn.Module,
@@ -49,7 +66,7 @@ def create_train_state(
     """
 
     def init(key):
-        variables = model.init(key, jnp.zeros(input_shape, jnp.float32), train=False)
+        variables = initializer(model, input_shape)(key)
         params = variables["params"]
         return TrainState(
             # An array from the start: a Python int here would compile the step twice.

@@ -49,8 +49,8 @@ def why_not_constant(
       frozen_norm: batch norm uses its running statistics.
       jitter: views differ from one time to the next in more than their orientation.
     """
-    backbone = backbone_paths(model, input_shape)
-    if trainable is None or not backbone.isdisjoint(trainable):
+    # In this order: to know the paths the network is traced, which takes a second.
+    if trainable is None or not backbone_paths(model, input_shape).isdisjoint(trainable):
         return "the backbone trains"
     if not frozen_norm and _has_batch_stats(model, input_shape):
         return "batch norm is not frozen"

@@ -3,7 +3,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
+from rcmnet_jax.training.state import create_train_state, initializer
 from tests.training.tiny import TinyNet, assert_close, tiny_state
 
 
@@ -38,3 +40,19 @@ def test_evaluation_uses_batch_stats_that_are_empty_without_batch_norm():
     variables = tiny_state().eval_variables
     assert variables["batch_stats"] == {}
     assert np.isfinite(np.asarray(variables["params"]["head"]["kernel"])).all()
+
+
+def test_shapes_and_values_take_one_trace_of_the_network():
+    traces = 0
+
+    class CountedNet(TinyNet):
+        def __call__(self, x, *, train):
+            nonlocal traces
+            traces += 1
+            return super().__call__(x, train=train)
+
+    model, shape = CountedNet(), (1, 6, 6, 3)
+    shapes = jax.eval_shape(initializer(model, shape), jax.random.key(0))
+    state = create_train_state(jax.random.key(0), model, optax.sgd(0.1), shape)
+    assert jax.tree.map(jnp.shape, state.params) == jax.tree.map(jnp.shape, shapes["params"])
+    assert traces == 1
