@@ -190,6 +190,15 @@ def test_a_run_without_its_log_still_has_a_report(run, tmp_path):
     assert "The log of the run is not there" in (copy / "test_report.html").read_text()
 
 
+def test_a_bundle_has_a_report_too(cells, run, tmp_path):
+    # A bundle does not tell on what machine it was trained: its record is shorter than a run's.
+    bundle = tmp_path / "model.rcmnet"
+    assert main(["export", "--workdir", str(run), "--out", str(bundle)]) == 0
+    argv = ["evaluate", "--workdir", str(bundle), "--source", str(cells), "--out", str(tmp_path)]
+    assert main([*argv, "--report", "--worst", "0"]) == 0
+    assert "Trained with" in (tmp_path / "test_report.html").read_text()
+
+
 def test_maps_have_some_cells_a_side():
     from rcmnet_jax.models import create_model
 
