@@ -33,6 +33,10 @@ CAMS = {
     "gradcam_probability": {"target": "probability", "relu": True},
     "gradcam_probability_signed": {"target": "probability", "relu": False},
 }
+# Its logits are about 50, and a map of p = 0.996 moves by as much, relatively, as their difference
+# does absolutely: 1e-4 there is 2e-6 of a logit, which not every processor's float32 gives
+# (docs/decisions/0055).
+AT_THE_LIMIT_OF_FLOAT32 = ("resnet18_m",)
 
 
 def assert_parity(actual, desired, tolerance):
@@ -44,7 +48,7 @@ def assert_parity(actual, desired, tolerance):
 
 @pytest.fixture(scope="module", params=ATTENTION_CASES)
 def attention_case(request):
-    """(outputs, figures) of a network with attention: all outputs in one compilation."""
+    """(name, outputs, figures) of a network with attention: all outputs in one compilation."""
     case = request.param
     figures = expected(case)
     variables = from_torch_state_dict(case, rule_state_dict(case), num_classes=NUM_CLASSES)
@@ -57,11 +61,16 @@ def attention_case(request):
         outputs = {
             name: grad_cam(model, variables, images, class_ids, **CAMS[name]) for name in CAMS
         }
+        maps_of_logits = [
+            grad_cam(model, variables, images, jnp.full_like(class_ids, k), relu=False)
+            for k in range(NUM_CLASSES)
+        ]
+        outputs["gradcam_every_logit"] = jnp.stack(maps_of_logits, axis=1)
         outputs["features"] = f
         outputs["logits"] = model.apply(variables, f, train=False, method="classify")
         return outputs
 
-    return run(variables, rule_images(2, 363, 360)), figures
+    return case, run(variables, rule_images(2, 363, 360)), figures
 
 
 @pytest.mark.parametrize(
@@ -76,7 +85,7 @@ def test_logits_of_torchvision_networks(case):
 
 
 def test_logits_and_features_of_attention_networks(attention_case):
-    outputs, figures = attention_case
+    _, outputs, figures = attention_case
     assert outputs["features"].shape == (2, 12, 12, 512)
     assert_parity(outputs["logits"], figures["logits"], 1e-4)
     means = outputs["features"].mean((1, 2, 3))
@@ -85,10 +94,41 @@ def test_logits_and_features_of_attention_networks(attention_case):
 
 @pytest.mark.parametrize("figure", CAMS)
 def test_grad_cam(attention_case, figure):
-    outputs, figures = attention_case
-    for one, desired in zip(outputs[figure], figures[figure], strict=True):
-        # To 1e-4 of each map's own maximum (issue 4).
-        np.testing.assert_allclose(one, desired, rtol=0, atol=1e-4 * np.abs(desired).max())
+    case, outputs, figures = attention_case
+    if case in AT_THE_LIMIT_OF_FLOAT32 and CAMS[figure]["target"] == "probability":
+        pytest.skip("float32 logits do not fix this figure to 1e-4: tested by its parts below")
+    assert_maps(outputs[figure], figures[figure])
+
+
+@pytest.mark.parametrize("relu", [True, False])
+def test_grad_cam_of_the_probability_by_its_parts(attention_case, relu):
+    """The chain rule: the map of p_c is the sum over k of p_c (delta_ck - p_k) times z_k's map."""
+    _, outputs, figures = attention_case
+    figure = "gradcam_probability" + ("" if relu else "_signed")
+    classes = figures["classes"].astype(int)
+    # Our logits' maps, put together at the logits of either side.
+    theirs = probability_maps(outputs["gradcam_every_logit"], figures["logits"], classes)
+    ours = probability_maps(outputs["gradcam_every_logit"], outputs["logits"], classes)
+    if relu:
+        theirs, ours = np.maximum(theirs, 0), np.maximum(ours, 0)
+    assert_maps(theirs, figures[figure])
+    assert_maps(outputs[figure], ours)
+
+
+def assert_maps(actual, desired):
+    """To 1e-4 of each map's own maximum (issue 4)."""
+    for one, other in zip(np.asarray(actual), np.asarray(desired), strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-4 * np.abs(other).max())
+
+
+def probability_maps(maps_BxKxhxw, logits_BxK, classes_B) -> np.ndarray:
+    """Signed maps (B, h, w) of the classes' probabilities from those of all logits, float64."""
+    logits = np.asarray(logits_BxK, np.float64)
+    p = np.exp(logits - logits.max(-1, keepdims=True))
+    p /= p.sum(-1, keepdims=True)
+    chosen = np.eye(p.shape[1])[classes_B]
+    weights_BxK = (p * chosen).sum(-1, keepdims=True) * (chosen - p)
+    return np.einsum("bk,bkhw->bhw", weights_BxK, np.asarray(maps_BxKxhxw, np.float64))
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,7 @@ def test_winograd(monkeypatch, batch, size):
     jax.tree.map(assert_close, ours, reference)
 
 
-def test_winograd_is_as_exact_as_the_plain_convolution():
+def test_winograd_is_no_less_exact_than_a_plain_convolution():
     """Against float64, at the widths of the networks; relative to the largest result."""
     x, weights = noise(4, 8, 8, 256), noise(3, 3, 256, 256) / 48
     padded = np.pad(x.astype(np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
@@ -133,11 +133,10 @@ def test_winograd_is_as_exact_as_the_plain_convolution():
         for j in range(3)
     )
 
-    def error(formulation):
-        return np.abs(np.asarray(formulation(x, weights)) - exact).max() / np.abs(exact).max()
-
-    assert error(partial(plain_conv2d, padding=1)) < 1e-6
-    assert error(winograd_conv2d) < 1e-6
+    # XLA's own convolution adds in an order that depends on the processor: 5e-7 with AVX-512, 2e-6
+    # with AVX2.
+    error = np.abs(np.asarray(winograd_conv2d(x, weights)) - exact).max() / np.abs(exact).max()
+    assert error < 1e-6
 
 
 @pytest.mark.parametrize("size", [(2, 2), (3, 5), (12, 12), (5, 9)])
