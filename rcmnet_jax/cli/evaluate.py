@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs=2,
         metavar=("A", "B"),
         type=Path,
-        help="two runs, or two predictions CSVs, of the same test images",
+        help="two runs, runs of several seeds, or predictions CSVs, of the same test images",
     )
     parser.add_argument(
         "--data", help="other images to score, all of them: folder, zip or manifest"
@@ -198,12 +198,19 @@ def _report(args: argparse.Namespace, restored, images, scored, pixels, **rest) 
 
 def _compare(args: argparse.Namespace) -> int:
     from rcmnet_jax.evaluation.comparison import compare
+    from rcmnet_jax.evaluation.over_seeds import compare_seeds
 
-    found = {}
-    for title, (first, second) in _pairs(*args.compare).items():
-        comparison = compare(first, second, names=(str(args.compare[0]), str(args.compare[1])))
-        print(f"{title}:\n{comparison.table()}" if title else comparison.table())
+    names = (str(args.compare[0]), str(args.compare[1]))
+    files = [_predictions(path) for path in args.compare]
+    found: dict = {}
+    for title, (first, second) in _pairs(names, *files).items():
+        comparison = compare(first, second, names=names)
+        print(f"{title}:\n{comparison.table()}\n" if title else comparison.table())
         found[title or "test"] = comparison.to_dict()
+    if min(map(len, files)) > 1:
+        over_seeds = compare_seeds(*(list(runs.values()) for runs in files), names=names)
+        print(f"all seeds:\n{over_seeds.table()}")
+        found["over_seeds"] = over_seeds.to_dict()
     if args.out:
         from rcmnet_jax.evaluation.report import write_json
 
@@ -211,16 +218,17 @@ def _compare(args: argparse.Namespace) -> int:
     return OK
 
 
-def _pairs(first: Path, second: Path) -> dict[str, tuple[Path, Path]]:
+def _pairs(
+    names: tuple[str, str], first: dict[str, Path], second: dict[str, Path]
+) -> dict[str, tuple[Path, Path]]:
     """Predictions to compare: of two runs, or of each seed that both of two protocols have."""
-    files = [_predictions(path) for path in (first, second)]
-    common = sorted(files[0].keys() & files[1].keys())
+    common = sorted(first.keys() & second.keys())
     if not common:
         raise UserError(
-            f"{first} has {', '.join(files[0]) or 'no seeds'},"
-            f" {second} {', '.join(files[1]) or 'no seeds'}: name the folder of a seed"
+            f"{names[0]} has {', '.join(first) or 'no seeds'},"
+            f" {names[1]} {', '.join(second) or 'no seeds'}: name the folder of a seed"
         )
-    return {name: (files[0][name], files[1][name]) for name in common}
+    return {name: (first[name], second[name]) for name in common}
 
 
 def _predictions(path: Path) -> dict[str, Path]:

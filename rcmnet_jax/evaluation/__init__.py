@@ -23,6 +23,8 @@ from rcmnet_jax.evaluation.metrics import ClassScores as ClassScores
 from rcmnet_jax.evaluation.metrics import Evaluation as Evaluation
 from rcmnet_jax.evaluation.metrics import confusion_matrix as confusion_matrix
 from rcmnet_jax.evaluation.metrics import evaluate_predictions as evaluate_predictions
+from rcmnet_jax.evaluation.over_seeds import SeedsComparison as SeedsComparison
+from rcmnet_jax.evaluation.over_seeds import compare_seeds as compare_seeds
 from rcmnet_jax.evaluation.predictions import Predictions as Predictions
 from rcmnet_jax.evaluation.predictions import read_predictions as read_predictions
 from rcmnet_jax.evaluation.predictions import write_predictions as write_predictions

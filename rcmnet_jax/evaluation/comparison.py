@@ -39,7 +39,8 @@ def mcnemar(only_a: int, only_b: int) -> float:
     """
     if only_a < 0 or only_b < 0:
         raise UserError(f"McNemar's test needs counts >= 0, not {only_a} and {only_b}")
-    n, fewer = only_a + only_b, min(only_a, only_b)
+    # Of numpy's integers, 2**n would overflow.
+    n, fewer = int(only_a + only_b), int(min(only_a, only_b))
     if n <= _EXACT_UP_TO:
         tail = sum(math.comb(n, i) for i in range(fewer + 1))
         return min(1.0, 2 * tail / 2**n)
@@ -131,8 +132,10 @@ def _points(interval: Interval) -> list[str]:
     return [value, f"[{100 * interval.low:+.2f}, {100 * interval.high:+.2f}]"]
 
 
-def _aligned(first: Predictions, second: Predictions, names: tuple[str, str]) -> np.ndarray:
-    """(N,) class predicted by the second run, in the first run's images and classes.
+def predicted_in_order_of(
+    first: Predictions, second: Predictions, names: tuple[str, str]
+) -> np.ndarray:
+    """(N,) class predicted by the second run, in the first run's order of images and classes.
 
     Raises:
         DataError: other images, other contents, other classes or other labels.
@@ -213,7 +216,7 @@ def compare(
     """
     a, b = (x if isinstance(x, Predictions) else read_predictions(x) for x in (first, second))
     right_a = a.predicted == a.labels
-    right_b = _aligned(a, b, names) == a.labels
+    right_b = predicted_in_order_of(a, b, names) == a.labels
     # Both statistics see an image only as (class, right in a, right in b): resample those counts.
     cell = (a.labels * 2 + right_a) * 2 + right_b
     shape = (-1, len(a.class_names), 2, 2)

@@ -3,12 +3,13 @@
 import dataclasses
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from rcmnet_jax.evaluation.comparison import Comparison, compare
+from rcmnet_jax.evaluation.comparison import compare
 from rcmnet_jax.evaluation.intervals import wilson
+from rcmnet_jax.evaluation.over_seeds import compare_seeds
 from rcmnet_jax.evaluation.seeds import SeedSummary
-from rcmnet_jax.paper.facts import NETWORKS
 from rcmnet_jax.paper.plan import PlannedRun
 
 
@@ -33,19 +34,38 @@ class Cell:
 
 
 @dataclasses.dataclass(frozen=True)
+class Gain:
+    """A difference of accuracies on the same test images.
+
+    Attributes:
+      value: of the means over seeds, or of two runs.
+      low, high: 95 % limits; None where they cannot be had.
+      p_value: of no difference; None likewise.
+      over_seeds: whether the limits hold for other seeds too (`compare_seeds`); else they are
+        those of the paired bootstrap, and the p-value is McNemar's.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+    p_value: float | None
+    over_seeds: bool
+
+
+@dataclasses.dataclass(frozen=True)
 class Results:
     """All that is there.
 
     Attributes:
       cells: by (protocol, stage, model).
-      comparisons: by (protocol, stage, model): that network against RCMNet on the first seed.
-      gains: by (protocol, model): after transfer against from scratch, on the first seed.
+      comparisons: by (protocol, stage, model): RCMNet minus that network.
+      gains: by (protocol, model): after transfer minus from scratch.
       metrics: contents of ``test_metrics.json`` by (protocol, stage, model, seed).
     """
 
     cells: dict[tuple[str, str, str], Cell]
-    comparisons: dict[tuple[str, str, str], Comparison]
-    gains: dict[tuple[str, str], Comparison]
+    comparisons: dict[tuple[str, str, str], Gain]
+    gains: dict[tuple[str, str], Gain]
     metrics: dict[tuple[str, str, str, int], dict[str, Any]]
 
 
@@ -59,24 +79,30 @@ def collect(runs: Sequence[PlannedRun]) -> Results:
     cells = {}
     for key in sorted({key[:3] for key in done}):
         cells[key] = _cell([metrics[k] for k in sorted(metrics) if k[:3] == key])
-    tables = {key: run.workdir / "test_predictions.csv" for key, run in done.items()}
+    tables: dict[tuple[str, str, str], list[Path]] = {}
+    for (protocol, stage, model, _), run in sorted(done.items(), key=lambda item: item[0]):
+        tables.setdefault((protocol, stage, model), []).append(run.workdir / "test_predictions.csv")
     comparisons, gains = {}, {}
-    for protocol, stage, model, seed in done:
-        ours = (protocol, stage, "rcmnet", seed)
-        if seed == 0 and model != "rcmnet" and ours in done:
-            comparisons[protocol, stage, model] = compare(
-                tables[protocol, stage, model, seed],
-                tables[ours],
-                names=(NETWORKS[model], NETWORKS["rcmnet"]),
-            )
-        before = (protocol, "scratch", model, seed)
-        if seed == 0 and stage == "transfer" and before in done:
-            gains[protocol, model] = compare(
-                tables[before],
-                tables[protocol, stage, model, seed],
-                names=("from scratch", "after transfer"),
-            )
+    for (protocol, stage, model), files in tables.items():
+        ours = tables.get((protocol, stage, "rcmnet"))
+        if model != "rcmnet" and ours:
+            comparisons[protocol, stage, model] = _gain(files, ours)
+        before = tables.get((protocol, "scratch", model))
+        if stage == "transfer" and before:
+            gains[protocol, model] = _gain(before, files)
     return Results(cells, comparisons, gains, metrics)
+
+
+def _gain(before: Sequence[Path], after: Sequence[Path]) -> Gain:
+    """Over all seeds where both have several; else of the first of each, which is said."""
+    if min(len(before), len(after)) > 1:
+        over_seeds = compare_seeds(before, after)
+        difference = over_seeds.accuracy
+        return Gain(difference.value, difference.low, difference.high, difference.p_value, True)
+    single = compare(before[0], after[0])
+    interval = single.accuracy_difference
+    assert interval.value is not None
+    return Gain(interval.value, interval.low, interval.high, single.p_value, False)
 
 
 def _cell(contents: list[dict[str, Any]]) -> Cell:

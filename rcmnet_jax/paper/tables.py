@@ -6,7 +6,7 @@ import io
 from collections.abc import Mapping, Sequence
 
 from rcmnet_jax.paper.architecture import architecture_rows
-from rcmnet_jax.paper.collect import Cell, Results
+from rcmnet_jax.paper.collect import Cell, Gain, Results
 from rcmnet_jax.paper.facts import (
     CART_IMAGES,
     CART_VIEWS,
@@ -117,7 +117,7 @@ def _result_table(request: Request, results: Results, stage: str, number: int, t
     for protocol in request.protocols:
         columns += [f"{protocol}: mean, %", "spread", "k/n by seed", "95 % (Wilson)"]
         columns += ["top-5"] if stage == "pbc" else []
-        columns += [f"RCMNet minus it, points ({protocol})", "McNemar p"]
+        columns += [f"RCMNet minus it, points ({protocol})", "p"]
     rows = []
     for model in request.models:
         row = [NETWORKS[model], f"{TOP1[stage][model]:.2f}"]
@@ -126,8 +126,8 @@ def _result_table(request: Request, results: Results, stage: str, number: int, t
         rows.append(tuple(row))
     notes = [
         "Mean and spread (standard deviation) over seeds; the interval is that of one run with the"
-        " mean count and takes images as independent. The last two columns compare the same images"
-        " on the first seed: paired bootstrap and exact McNemar.",
+        " mean count and takes images as independent. The last two columns compare on the same"
+        f" images: {COMPARISON_NOTE}",
     ]
     if stage == "pbc":
         notes.append(f"Top-5 in the paper: {TOP5_PBC:.0f} % for all six.")
@@ -145,6 +145,11 @@ def _result_table(request: Request, results: Results, stage: str, number: int, t
     )
 
 
+COMPARISON_NOTE = (
+    "over seeds and images as multi-reader studies do over readers and cases (Obuchowski &"
+    " Rockette), where both have several seeds; else two runs by paired bootstrap and exact"
+    " McNemar, marked *."
+)
 PAPER_PROTOCOL_NOTE = (
     "Protocol strict holds validation images out of the training part, chooses the best epoch on"
     " them and scores the test part once. Protocol paper does as published: it trains on them too,"
@@ -167,9 +172,7 @@ def _result_cells(results: Results, protocol: str, stage: str, model: str) -> li
     if stage == "pbc":
         cells.append(_top5(cell))
     comparison = results.comparisons.get((protocol, stage, model))
-    if comparison is None:
-        return [*cells, "-", "-"]
-    return [*cells, _difference(comparison.accuracy_difference), f"{comparison.p_value:.3g}"]
+    return [*cells, *(_difference(comparison) if comparison else ("-", "-"))]
 
 
 def _gain_table(request: Request, results: Results) -> Table:
@@ -179,18 +182,14 @@ def _gain_table(request: Request, results: Results) -> Table:
         for protocol in request.protocols:
             paper = TOP1["transfer"][model] - TOP1["scratch"][model]
             gain = results.gains.get((protocol, model))
-            shown = (
-                (_difference(gain.accuracy_difference), f"{gain.p_value:.3g}")
-                if gain
-                else (MISSING, "-")
-            )
+            shown = _difference(gain) if gain else (MISSING, "-")
             rows.append((NETWORKS[model], protocol, f"{paper:+.2f}", *shown))
     return Table(
         "transfer_gain",
         "What the transfer brings: Table 7 minus Table 6",
-        ("network", "protocol", "paper, points", "here, points (95 %, paired)", "McNemar p"),
+        ("network", "protocol", "paper, points", "here, points (95 %, paired)", "p"),
         tuple(rows),
-        ("First seed, the same test images.",),
+        (f"On the same test images, {COMPARISON_NOTE}",),
     )
 
 
@@ -198,10 +197,14 @@ def _top5(cell: Cell) -> str:
     return "-" if cell.top5 is None else " ".join(f"{k}/{n}" for k, n in cell.top5)
 
 
-def _difference(interval) -> str:
-    if interval.low is None:
-        return f"{100 * interval.value:+.2f}"
-    return f"{100 * interval.value:+.2f} ({100 * interval.low:+.2f} to {100 * interval.high:+.2f})"
+def _difference(gain: Gain) -> tuple[str, str]:
+    """In points with its limits, and the p-value."""
+    mark = "" if gain.over_seeds else "*"
+    limits = ""
+    if gain.low is not None and gain.high is not None:
+        limits = f" ({100 * gain.low:+.2f} to {100 * gain.high:+.2f})"
+    p_value = "-" if gain.p_value is None else f"{gain.p_value:.3g}"
+    return f"{100 * gain.value:+.2f}{limits}{mark}", p_value
 
 
 def _pipes(cells: Sequence[str]) -> str:

@@ -1,11 +1,14 @@
 """``rcmnet evaluate``: what it writes, and what it refuses."""
 
+import dataclasses
 import json
 import shutil
 
+import numpy as np
 import pytest
 
 from rcmnet_jax.cli.main import main
+from rcmnet_jax.evaluation import read_predictions, write_predictions
 from tests.checkpoints.damage import flip_bit
 
 
@@ -39,6 +42,25 @@ def test_a_run_compares_with_itself(trained, tmp_path, capsys):
     argv = ["evaluate", "--compare", str(trained), str(trained), "--out", str(tmp_path)]
     assert main(argv) == 0
     assert (tmp_path / "comparison.json").exists()
+
+
+def test_seeds_compare_one_by_one_and_all_together(trained, tmp_path, capsys):
+    plain, other = tmp_path / "plain", tmp_path / "other"
+    first = read_predictions(trained / "test_predictions.csv")
+    for folder, seed, changed in ((plain, 0, 1), (plain, 1, 2), (other, 0, 5), (other, 1, 7)):
+        probabilities = first.probabilities.copy()
+        probabilities[:changed] = np.roll(probabilities[:changed], 1, axis=1)
+        run = dataclasses.replace(first, probabilities=probabilities)
+        (folder / f"seed{seed}").mkdir(parents=True)
+        write_predictions(folder / f"seed{seed}/test_predictions.csv", run)
+    argv = ["evaluate", "--compare", str(plain), str(other), "--out", str(tmp_path)]
+    assert main(argv) == 0
+    printed = capsys.readouterr().out
+    for part in ("seed0:", "seed1:", "all seeds:", "k/n by seed"):
+        assert part in printed
+    content = json.loads((tmp_path / "comparison.json").read_text())
+    assert list(content) == ["seed0", "seed1", "over_seeds"]
+    assert [len(counts) for counts in content["over_seeds"]["right"]] == [2, 2]
 
 
 def test_a_folder_without_a_run(rcmnet_error, tmp_path):

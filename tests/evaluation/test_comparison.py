@@ -36,6 +36,7 @@ def test_mcnemar_by_hand():
     assert mcnemar(0, 6) == 2 / 64
     assert mcnemar(1, 7) == 2 * (1 + 8) / 256
     assert mcnemar(5, 5) == 1
+    assert mcnemar(*np.array([60, 20])) == mcnemar(60, 20) > 0
     with pytest.raises(UserError):
         mcnemar(-1, 2)
 

@@ -80,6 +80,8 @@ def test_both_protocols_stand_beside_each_other(tiny_quick, tmp_path):
         text = (tmp_path / "tables" / f"{name}.csv").read_text()
         # Two-class test images count in six views in the paper's protocol.
         assert f"/{images * (1 if name == 'table5' else 6)}" in text
+        # Two seeds of each are compared together, not the first alone.
+        assert not rows[0]["RCMNet minus it, points (strict)"].endswith("*")
     assert "chooses the best epoch on the test part" in (tmp_path / "report.html").read_text()
 
 
