@@ -1,6 +1,7 @@
 """Scores with intervals, calibration, comparison and figures, from labels and probabilities.
 
-No module here imports jax. `plots` and `report` load matplotlib, so they come on first use.
+No module here imports jax. `plots` and `report` load matplotlib, `over_seeds` scipy's statistics,
+so they come on first use.
 """
 
 from importlib import import_module
@@ -23,13 +24,13 @@ from rcmnet_jax.evaluation.metrics import ClassScores as ClassScores
 from rcmnet_jax.evaluation.metrics import Evaluation as Evaluation
 from rcmnet_jax.evaluation.metrics import confusion_matrix as confusion_matrix
 from rcmnet_jax.evaluation.metrics import evaluate_predictions as evaluate_predictions
-from rcmnet_jax.evaluation.over_seeds import SeedsComparison as SeedsComparison
-from rcmnet_jax.evaluation.over_seeds import compare_seeds as compare_seeds
 from rcmnet_jax.evaluation.predictions import Predictions as Predictions
 from rcmnet_jax.evaluation.predictions import read_predictions as read_predictions
 from rcmnet_jax.evaluation.predictions import write_predictions as write_predictions
 
 if TYPE_CHECKING:
+    from rcmnet_jax.evaluation.over_seeds import SeedsComparison as SeedsComparison
+    from rcmnet_jax.evaluation.over_seeds import compare_seeds as compare_seeds
     from rcmnet_jax.evaluation.plots import plot_confusion as plot_confusion
     from rcmnet_jax.evaluation.plots import plot_curves as plot_curves
     from rcmnet_jax.evaluation.plots import plot_per_class as plot_per_class
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from rcmnet_jax.evaluation.report import write_evaluation as write_evaluation
 
 _LAZY = {
+    "SeedsComparison": "over_seeds",
+    "compare_seeds": "over_seeds",
     "plot_confusion": "plots",
     "plot_curves": "plots",
     "plot_per_class": "plots",
