@@ -104,6 +104,9 @@ class Run:
         self.feed = Feed(experiment, features.train if features else None)
         self._steps: dict[Recipe, Callable] = {}
         self.key = put_replicated(jax.random.key(self.config.seed), experiment.mesh)
+        # Of all steps at once: asked for one by one, each would wait for the step that runs.
+        rates_of = jax.jit(jax.vmap(experiment.schedule))
+        self._learning_rates = np.asarray(rates_of(np.arange(experiment.total_steps)))
         self.log = resources.enter_context(
             contextlib.closing(
                 open_log(
@@ -207,7 +210,7 @@ class Run:
                     "train_loss": float(loss),
                     "train_accuracy": float(correct) / batch,
                     "gradient_norm": float(norm),
-                    "learning_rate": self._learning_rate(step - 1),
+                    "learning_rate": float(self._learning_rates[step - 1]),
                 }
                 self.log.write("step", step, step / self.experiment.order.steps_per_epoch, row)
         self.log.step(self.progress.accounted)
@@ -218,7 +221,7 @@ class Run:
         row = {
             **self.progress.epoch_means(),
             **{f"{self.config.eval.watch}_{name}": value for name, value in scores.items()},
-            "learning_rate": self._learning_rate(self.progress.step - 1),
+            "learning_rate": float(self._learning_rates[self.progress.step - 1]),
             "images_per_second": self.log.images_per_second(self.progress.step),
         }
         metric = self.config.eval.metric
@@ -266,9 +269,6 @@ class Run:
     def _out_of_patience(self) -> bool:
         patience = self.config.train.early_stop
         return bool(patience) and self.progress.epochs_without_better >= patience
-
-    def _learning_rate(self, step: int) -> float:
-        return float(self.experiment.schedule(step))
 
     def _summary(self) -> dict[str, Any]:
         """Scores the test part once, with the best weights."""
