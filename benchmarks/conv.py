@@ -2,6 +2,7 @@
 
     python benchmarks/conv.py            # shapes of RCMNet at 64x64, batch 64
     python benchmarks/conv.py --native   # at 363x360, batch 16
+    python benchmarks/conv.py --maps     # the last stage's maps at 64, 96 and 128 pixels, batch 64
 
 Prints milliseconds (the best of several calls) for forward, input gradient and kernel gradient.
 """
@@ -16,6 +17,7 @@ from flax import linen as nn
 
 from rcmnet_jax.models.conv_forms import band_conv2d, patch_conv2d, plain_conv2d, scanned_conv2d
 from rcmnet_jax.models.max_pool import max_pool
+from rcmnet_jax.models.small_map_conv import small_map_conv2d
 from rcmnet_jax.models.winograd import winograd_conv2d
 from rcmnet_jax.runtime import use_huge_pages
 
@@ -38,6 +40,13 @@ NATIVE = (
     (16, 23, 23, 256, 256, 3, 1, 1),
     (16, 12, 12, 512, 512, 3, 1, 1),
     (16, 91, 90, 2, 1, 7, 1, 3),
+)
+MAPS = (
+    (64, 2, 2, 512, 512, 3, 1, 1),
+    (64, 3, 3, 512, 512, 3, 1, 1),
+    (64, 4, 4, 512, 512, 3, 1, 1),
+    (64, 4, 4, 256, 512, 3, 2, 1),
+    (64, 6, 6, 256, 512, 3, 2, 1),
 )
 
 
@@ -74,12 +83,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--native", action="store_true", help="363x360 instead of 64x64")
+    sizes = parser.add_mutually_exclusive_group()
+    sizes.add_argument("--native", action="store_true", help="363x360 instead of 64x64")
+    sizes.add_argument("--maps", action="store_true", help="maps of a few pixels alone")
     args = parser.parse_args()
     use_huge_pages()
     print(f"jax {jax.__version__}, {jax.devices()[0].device_kind}; ms forward / input / kernel")
     rng = np.random.default_rng(0)
-    for batch, h, w, c, d, k, stride, padding in NATIVE if args.native else SMALL:
+    shapes = NATIVE if args.native else MAPS if args.maps else SMALL
+    for batch, h, w, c, d, k, stride, padding in shapes:
         x = jnp.asarray(rng.standard_normal((batch, h, w, c)), jnp.float32)
         kernel = jnp.asarray(rng.standard_normal((k, k, c, d)), jnp.float32)
         options = {"stride": stride, "padding": padding}
@@ -92,6 +104,13 @@ def main() -> None:
         ]
         if (k, stride, padding) == (3, 1, 1):
             formulations.append(("winograd", lambda x, k, **_: winograd_conv2d(x, k)))
+        if padding and max(h, w) <= 8:
+            formulations.append(
+                (
+                    "pixels",
+                    lambda x, k, *, stride, padding: small_map_conv2d(x, k, stride, padding),
+                )
+            )
         if stride == 1 and c <= 2:
             formulations.append(
                 ("band", lambda x, k, *, stride, padding: band_conv2d(x, k, padding=padding))
@@ -102,6 +121,8 @@ def main() -> None:
             )
             print(f"{name} {figures}", end="  ", flush=True)
         print()
+    if args.maps:
+        return
     shape = (16, 182, 180, 64) if args.native else (64, 32, 32, 64)
     x = jnp.asarray(rng.standard_normal(shape), jnp.float32)
     for name, pool in (

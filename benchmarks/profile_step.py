@@ -15,6 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.plan import SIZES, Case
 from rcmnet_jax.runtime import configure_runtime, use_huge_pages
 
 STEPS = 8
@@ -25,7 +26,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", default="rcmnet")
-    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--size", type=int, choices=SIZES, default=64)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--top", type=int, default=30)
     args = parser.parse_args()
@@ -34,7 +35,6 @@ def main() -> None:
     import jax
 
     from benchmarks.jax_side import Subject
-    from benchmarks.plan import Case
 
     with tempfile.TemporaryDirectory() as folder:
         subject = Subject(

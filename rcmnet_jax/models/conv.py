@@ -5,19 +5,21 @@ XLA's own convolution is used throughout. On CPU each rule below has a measureme
 it; values and gradients equal the plain formulation (tests/models/test_conv.py).
 
 Milliseconds for forward / input gradient / kernel gradient, float32, batch 64 (``python
-benchmarks/conv.py``; jax 0.10.2, two cores of an AMD EPYC with AVX-512; the last two rows
-2026-11-23 on a busy machine, the others 2026-11-25; more in docs/performance.md):
+benchmarks/conv.py``; jax 0.10.2, two cores of an AMD EPYC with AVX-512, 2026-11-25; the last four
+rows ``--maps``, on another, half as fast, 2026-11-26; more in docs/performance.md):
 
-=========================  ==================  ===================  =============================
+=========================  ==================  ===================  ==============================
 case                       XLA convolution     other                rule
-=========================  ==================  ===================  =============================
+=========================  ==================  ===================  ==============================
 3x3, 64 ch, 16x16 map      5.2 / 5.3 / 22      2.2 / 2.3 / 5.1      Winograd
 3x3, 256 ch, 4x4 map       2.8 / 3.3 / 3.8     1.7 / 1.8 / 2.2      Winograd
 3x3/2, 64 ch, 16x16 map    2.7 / 1.7 / 3.2     2.7 / 2.1 / 2.4      scan for the kernel gradient
 7x7, 2 to 1 ch, 16x16      1.4 / both 1.0      0.10 / both 0.21     band matrix
-3x3, 512 ch, 2x2 map       543 / 553 / 6.8     11 / 6.5 / 7.6       patches (Winograd in batches)
-3x3/2, 4x4 to 2x2 map      5.1 / 156 / 4.4     3.7 / 3.7 / 3.9      patches
-=========================  ==================  ===================  =============================
+3x3, 512 ch, 2x2 map       536 / 549 / 6.1     3.5 / 3.5 / 4.4      pixels (Winograd 4.6, 5.2, 4.4)
+3x3, 512 ch, 3x3 map       16 / 20 / 17        9.6 / 10 / 11        pixels (Winograd 13, 16, 19)
+3x3/2, 4x4 to 2x2 map      3.6 / 135 / 4.0     3.1 / 2.5 / 3.4      pixels (patches 3.4, 3.4, 3.7)
+3x3/2, 6x6 to 3x3 map      8.3 / 9.2 / 7.8     6.4 / 5.8 / 6.7      pixels
+=========================  ==================  ===================  ==============================
 """
 
 from collections.abc import Callable
@@ -27,12 +29,17 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from rcmnet_jax.models.conv_forms import band_conv2d, patch_conv2d, plain_conv2d, scanned_conv2d
+from rcmnet_jax.models.small_map_conv import small_map_conv2d
 from rcmnet_jax.models.winograd import winograd_conv2d
 
 # Winograd's form pays from so many channels, and from so many tiles of 2x2 results times channels:
 # below, transforming the kernel takes longer than what it saves.
 WINOGRAD_CHANNELS = 64
 WINOGRAD_WORK = 2**15
+# Results of up to so many pixels are sums of products of pixels, from so many channels on: with
+# fewer the products are too small to be worth that many operations.
+SMALL_MAP_PIXELS = 9
+SMALL_MAP_CHANNELS = 64
 # A product with a band matrix pays up to so many channels in and out, and pixels in a row.
 BAND_CHANNELS = 2
 BAND_WIDTH = 128
@@ -80,7 +87,11 @@ def _conv2d_on_cpu(x_BxHxWxC, kernel, stride: int, padding: int) -> jax.Array:
     """The choice by shape; each rule's measurement is in the table above."""
     kernel_size, _, channels, features = kernel.shape
     batch, height, width, _ = x_BxHxWxC.shape
-    shortest = (min(height, width) + 2 * padding - kernel_size) // stride + 1
+    out_h, out_w = ((n + 2 * padding - kernel_size) // stride + 1 for n in (height, width))
+    shortest = min(out_h, out_w)
+    is_small = out_h * out_w <= SMALL_MAP_PIXELS
+    if padding and is_small and min(channels, features) >= SMALL_MAP_CHANNELS:
+        return small_map_conv2d(x_BxHxWxC, kernel, stride, padding)
     # Groups of images would move between devices if the batch is spread over several.
     alone = jax.device_count() == 1
     if (kernel_size, stride, padding) == (3, 1, 1) and shortest > 1:

@@ -13,6 +13,7 @@ from rcmnet_jax.models import max_pool as max_pool_module
 from rcmnet_jax.models.conv import Conv, conv2d
 from rcmnet_jax.models.conv_forms import band_conv2d, patch_conv2d, plain_conv2d, scanned_conv2d
 from rcmnet_jax.models.max_pool import max_pool
+from rcmnet_jax.models.small_map_conv import small_map_conv2d
 from rcmnet_jax.models.winograd import winograd_conv2d
 
 # Heights and widths from 1 to 9, odd and even, square and not.
@@ -123,6 +124,25 @@ def test_winograd(monkeypatch, batch, size):
     jax.tree.map(assert_close, ours, reference)
 
 
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (3, 2), (4, 4), (5, 3)])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"), [(3, 1, 1), (3, 2, 1), (3, 1, 0), (5, 1, 2), (7, 2, 3)]
+)
+def test_products_of_pixels(kernel, stride, padding, size):
+    if min(size) + 2 * padding < kernel:
+        pytest.skip("no result")
+    x, weights = noise(2, *size, CHANNELS_IN), noise(kernel, kernel, CHANNELS_IN, CHANNELS_OUT)
+
+    @jax.jit
+    def both(x, weights):
+        plain = partial(plain_conv2d, stride=stride, padding=padding)
+        ours = value_and_gradients(lambda x, w: small_map_conv2d(x, w, stride, padding), x, weights)
+        return ours, value_and_gradients(plain, x, weights)
+
+    ours, reference = both(x, weights)
+    jax.tree.map(assert_close, ours, reference)
+
+
 def test_winograd_is_no_less_exact_than_a_plain_convolution():
     """Against float64, at the widths of the networks; relative to the largest result."""
     x, weights = noise(4, 8, 8, 256), noise(3, 3, 256, 256) / 48
@@ -157,9 +177,15 @@ def test_product_with_a_band_matrix(size, kernel, channels, features):
 # Case -> batch, side, channels in and out, kernel, stride, padding; and what the rule takes.
 CHOICES = {
     "stage1 at 64x64, batch 64": ((64, 16, 64, 64, 3, 1, 1), "winograd_conv2d"),
-    "stage4 at 64x64, batch 64": ((64, 2, 512, 512, 3, 1, 1), "winograd_conv2d"),
-    "stage4 at 64x64, batch 8": ((8, 2, 512, 512, 3, 1, 1), "patch_conv2d"),
-    "a 1x1 map": ((64, 1, 512, 512, 3, 1, 1), "patch_conv2d"),
+    "stage3 at 64x64": ((64, 4, 256, 256, 3, 1, 1), "winograd_conv2d"),
+    "stage4 at 64x64": ((64, 2, 512, 512, 3, 1, 1), "small_map_conv2d"),
+    "stage4 at 64x64, one image": ((1, 2, 512, 512, 3, 1, 1), "small_map_conv2d"),
+    "stage4 at 96x96": ((64, 3, 512, 512, 3, 1, 1), "small_map_conv2d"),
+    "stage4 at 128x128": ((64, 4, 512, 512, 3, 1, 1), "winograd_conv2d"),
+    "into stage4 at 96x96": ((64, 6, 256, 512, 3, 2, 1), "small_map_conv2d"),
+    "into stage4 at 128x128": ((64, 8, 256, 512, 3, 2, 1), "scanned_conv2d"),
+    "a small map of few channels": ((8, 2, 32, 32, 3, 1, 1), "patch_conv2d"),
+    "a 1x1 map of few channels": ((64, 1, 32, 32, 3, 1, 1), "patch_conv2d"),
     "few channels": ((8, 16, 32, 32, 3, 1, 1), "scanned_conv2d"),
     "stem": ((2, 64, 3, 64, 7, 2, 3), "scanned_conv2d"),
     "between stages": ((2, 16, 64, 128, 3, 2, 1), "scanned_conv2d"),
@@ -175,10 +201,11 @@ def test_the_formulation_is_chosen_by_shape(monkeypatch, case, devices):
     if devices == 2 and expected == "scanned_conv2d":
         expected = "plain_conv2d"
     if devices == 2 and expected == "winograd_conv2d":
-        expected = "patch_conv2d" if side < 3 else "plain_conv2d"
+        expected = "plain_conv2d"
     monkeypatch.setattr(conv.jax, "device_count", lambda: devices)
     taken = []
-    for name in ("winograd_conv2d", "band_conv2d", "patch_conv2d", "scanned_conv2d"):
+    forms = ("winograd_conv2d", "band_conv2d", "patch_conv2d", "scanned_conv2d", "small_map_conv2d")
+    for name in forms:
         monkeypatch.setattr(conv, name, lambda *a, n=name, **k: taken.append(n))
     monkeypatch.setattr(conv, "plain_conv2d", lambda *a, **k: taken.append("plain_conv2d"))
     x = np.zeros((batch, side, side, channels), np.float32)
@@ -194,7 +221,13 @@ def test_half_precision_is_not_for_winograd(monkeypatch, dtype):
 
 
 @pytest.mark.parametrize(
-    "ours", [lambda x, w: scanned_conv2d(x, w, 1, 1), winograd_conv2d], ids=["scan", "winograd"]
+    "ours",
+    [
+        lambda x, w: scanned_conv2d(x, w, 1, 1),
+        lambda x, w: small_map_conv2d(x, w, 1, 1),
+        winograd_conv2d,
+    ],
+    ids=["scan", "pixels", "winograd"],
 )
 def test_second_derivatives(ours):
     x, weights = noise(2, 5, 5, 3), noise(3, 3, 3, 4)
