@@ -47,10 +47,13 @@ def test_a_distance_worked_out_by_hand():
 
 def test_scale_and_correlation_of_the_features_do_not_matter():
     features, _, labels = two_classes(500)
-    mixing = np.diag(np.logspace(-3, 3, 8)) @ np.linalg.qr(np.ones((8, 8)) + np.eye(8))[0]
     plain = Distances.fit(features, labels, 0.0).of(features[:50])
-    mixed = Distances.fit(features @ mixing, labels, 0.0).of(features[:50] @ mixing)
-    np.testing.assert_allclose(mixed, plain, rtol=1e-3)
+    for seed in range(5):
+        turn = np.linalg.qr(np.random.default_rng(seed).standard_normal((8, 8)))[0]
+        # A thousand apart: the whitening is kept in float32, where this costs two of seven digits.
+        mixing = np.diag(np.logspace(-1.5, 1.5, 8)) @ turn
+        mixed = Distances.fit(features @ mixing, labels, 0.0).of(features[:50] @ mixing)
+        np.testing.assert_allclose(mixed, plain, rtol=1e-4)
 
 
 def test_validation_images_are_accepted_about_as_often_as_asked(gate):
