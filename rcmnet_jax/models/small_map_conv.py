@@ -82,7 +82,7 @@ class _Sums:
         zero = jnp.zeros_like(next(iter(self._terms.values()))[0])
         places = [(i, j) for i in range(height) for j in range(width)]
         pixels = [reduce(add, self._terms.get(place, [zero])) for place in places]
-        return jnp.stack(pixels, axis=1).reshape(len(zero), height, width, -1)
+        return jnp.stack(pixels, axis=1).reshape(zero.shape[0], height, width, -1)
 
 
 def _gather(x_BxHxWxC: jax.Array, places: Collection[Place]) -> jax.Array:

@@ -71,7 +71,8 @@ def _draw_counts(metrics: dict, path: Path) -> None:
         bottom += heights
     class_ticks(axes, names, "x")
     axes.set_ylabel("images", fontsize=12)
-    axes.legend(frameon=False, fontsize=11, loc="lower right")
+    # Beside the bars, which fill the axes.
+    axes.legend(frameon=False, fontsize=11, loc="upper left", bbox_to_anchor=(1, 1))
     clean(axes)
     save(figure, path)
 
