@@ -117,14 +117,25 @@ def _overlay_files(read: ReadImages, runs: Sequence[RunMaps]) -> dict[str, list[
 
 
 def unique_names(workdirs: Sequence[Path]) -> list[str]:
-    """A name for each run: its folder's, with those above as far as it takes to tell them apart."""
+    """A name for each run: its folder's, with those above as far as it takes to tell them apart.
+
+    A seed or a fold alone says nothing: the folder that they are in comes with them.
+    """
     paths = [workdir.resolve() for workdir in workdirs]
-    for depth in range(1, max(len(path.parts) for path in paths)):
+    first = max(_telling_depth(path) for path in paths)
+    for depth in range(first, max(len(path.parts) for path in paths)):
         names = ["/".join(path.parts[-depth:]) for path in paths]
         if len({_safe(name) for name in names}) == len(names):
             return names
     # The same folder twice.
     return [f"{path.name} ({number})" for number, path in enumerate(paths, start=1)]
+
+
+def _telling_depth(path: Path) -> int:
+    depth = 1
+    while re.fullmatch(r"(seed|fold)\d+", path.parts[-depth]):
+        depth += 1
+    return depth
 
 
 def _safe(name: str) -> str:

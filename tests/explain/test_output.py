@@ -29,6 +29,7 @@ def images_of(*classes):
 
 def test_runs_of_the_same_folder_name_are_told_apart():
     assert unique_names([Path("/a/run"), Path("/b/other")]) == ["run", "other"]
+    assert unique_names([Path("/runs/rcmnet/seed0")]) == ["rcmnet/seed0"]
     folds = [Path("/c/scratch/seed0/fold0"), Path("/c/frozen/seed0/fold0")]
     assert unique_names(folds) == ["scratch/seed0/fold0", "frozen/seed0/fold0"]
     assert unique_names([Path("/a/run"), Path("/a/run")]) == ["run (1)", "run (2)"]
