@@ -198,7 +198,6 @@ def _report(args: argparse.Namespace, restored, images, scored, pixels, **rest) 
 
 def _compare(args: argparse.Namespace) -> int:
     from rcmnet_jax.evaluation.comparison import compare
-    from rcmnet_jax.evaluation.over_seeds import compare_seeds
 
     names = (str(args.compare[0]), str(args.compare[1]))
     files = [_predictions(path) for path in args.compare]
@@ -208,6 +207,8 @@ def _compare(args: argparse.Namespace) -> int:
         print(f"{title}:\n{comparison.table()}\n" if title else comparison.table())
         found[title or "test"] = comparison.to_dict()
     if min(map(len, files)) > 1:
+        from rcmnet_jax.evaluation.over_seeds import compare_seeds
+
         over_seeds = compare_seeds(*(list(runs.values()) for runs in files), names=names)
         print(f"all seeds:\n{over_seeds.table()}")
         found["over_seeds"] = over_seeds.to_dict()

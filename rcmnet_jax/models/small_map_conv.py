@@ -93,7 +93,10 @@ def _gather(x_BxHxWxC: jax.Array, places: Collection[Place]) -> jax.Array:
 def _taps(
     shape, size: int, stride: int, padding: int
 ) -> Iterator[tuple[Place, dict[Place, Place]]]:
-    """Each tap that sees the image anywhere, with the pixel that it sees by the result's place."""
+    """Each tap that sees the image anywhere, with the pixel that it sees by the result's place.
+
+    `shape` is the input's, (B, H, W, C); only H and W are read, so B may be symbolic.
+    """
     along_height, along_width = (_seen(n, size, stride, padding) for n in shape[1:3])
     for row, pixel_rows in along_height.items():
         for column, pixel_columns in along_width.items():
