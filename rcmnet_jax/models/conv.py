@@ -47,6 +47,11 @@ BAND_WIDTH = 128
 PATCH_CHANNELS = 9
 # From so many output channels the kernel gradient is taken in a scan.
 SCANNED_CHANNELS = 32
+# XLA's library computes a convolution of up to so many output channels on one core. It is cut into
+# so many parts of the batch, which run side by side, from so many multiplications on.
+ONE_CORE_CHANNELS = 128
+PARTS = 8
+PARTED_WORK = 1e8
 # torchvision's initialisation of convolutions: kaiming normal, fan out (He et al. 2015).
 kaiming_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 # PyTorch's default for dense layers: uniform in +-1/sqrt(fan_in).
@@ -110,7 +115,9 @@ def _conv2d_on_cpu(x_BxHxWxC, kernel, stride: int, padding: int) -> jax.Array:
     if shortest < kernel_size and channels >= PATCH_CHANNELS:
         return patch_conv2d(x_BxHxWxC, kernel, stride=stride, padding=padding)
     if alone and features >= SCANNED_CHANNELS:
-        return scanned_conv2d(x_BxHxWxC, kernel, stride, padding)
+        work = batch * out_h * out_w * kernel.size
+        one_core = features <= ONE_CORE_CHANNELS and batch % PARTS == 0 and work >= PARTED_WORK
+        return scanned_conv2d(x_BxHxWxC, kernel, stride, padding, PARTS if one_core else 1)
     return plain_conv2d(x_BxHxWxC, kernel, stride=stride, padding=padding)
 
 

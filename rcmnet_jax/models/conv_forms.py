@@ -53,21 +53,29 @@ def patch_conv2d(
     return (patches @ taps).reshape(batch, out_h, out_w, -1)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def scanned_conv2d(x_BxHxWxC: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def scanned_conv2d(
+    x_BxHxWxC: jax.Array, kernel: jax.Array, stride: int, padding: int, parts: int = 1
+) -> jax.Array:
     """`plain_conv2d` whose kernel gradient is a sum over a few images at a time.
 
     The gradient is the product of the result's gradient with the patches of the input. The patches
     of a whole batch are nine times the input or more; of a few images they stay in the cache.
+    The result is computed in so many parts of the batch, which must divide it: operations that
+    wait for nothing from each other, and run on several cores where one of them takes only one.
     """
-    return plain_conv2d(x_BxHxWxC, kernel, stride=stride, padding=padding)
+    convolve = partial(plain_conv2d, kernel=kernel, stride=stride, padding=padding)
+    if parts == 1:
+        return convolve(x_BxHxWxC)
+    return jnp.concatenate([convolve(x) for x in jnp.split(x_BxHxWxC, parts)])
 
 
-def _scanned_forward(x, kernel, stride: int, padding: int):
-    return plain_conv2d(x, kernel, stride=stride, padding=padding), (x, kernel)
+def _scanned_forward(x, kernel, stride: int, padding: int, parts: int):
+    return scanned_conv2d(x, kernel, stride, padding, parts), (x, kernel)
 
 
-def _scanned_backward(stride: int, padding: int, residuals, g):
+def _scanned_backward(stride: int, padding: int, parts: int, residuals, g):
+    del parts
     x, kernel = residuals
     # What is not asked for (of images, of frozen kernels) the compiler leaves out.
     _, pull = jax.vjp(lambda x: plain_conv2d(x, kernel, stride=stride, padding=padding), x)
