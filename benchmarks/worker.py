@@ -15,8 +15,8 @@ import traceback
 
 from benchmarks.plan import OURS, Case
 
-# Calls after the first that are not counted either. The heap of a step of gigabytes grows within the
-# first ten, and a growing step takes twice as long (docs/performance.md).
+# Calls after the first that are not counted either. The heap of a step of gigabytes grows within
+# the first ten, and a growing step takes twice as long (docs/performance.md).
 WARM_CALLS = 10
 
 

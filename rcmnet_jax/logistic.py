@@ -7,7 +7,6 @@ model with cross-validation answers such questions in a second, and needs nothin
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import log_softmax
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,6 +20,8 @@ class Logistic:
 
     def log_probabilities(self, x_NxD: np.ndarray) -> np.ndarray:
         """(N, K) log-probabilities."""
+        from scipy.special import log_softmax
+
         z = (x_NxD - self.mean_D) / self.scale_D
         return log_softmax(z @ self.weight_DxK + self.bias_K, axis=1)
 
@@ -47,6 +48,9 @@ def fit_logistic(
     weight = 1 / (np.count_nonzero(count) * np.maximum(count, 1))[labels_N]
     target = np.eye(num_classes)[labels_N]
     shape = (z.shape[1] + 1, num_classes)
+    # Here, since every training run imports this module and seldom needs it: a tenth of a second.
+    from scipy.optimize import minimize
+    from scipy.special import log_softmax
 
     def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
         theta = flat.reshape(shape)
@@ -55,9 +59,6 @@ def fit_logistic(
         gradient = np.vstack([z.T @ slope + penalty * theta[:-1], slope.sum(axis=0)])
         value = -(weight * (target * log_p).sum(axis=1)).sum()
         return value + 0.5 * penalty * (theta[:-1] ** 2).sum(), gradient.ravel()
-
-    # Here, since the audit imports this module and seldom needs it.
-    from scipy.optimize import minimize
 
     found = minimize(loss, np.zeros(shape).ravel(), jac=True, method="L-BFGS-B")
     theta = found.x.reshape(shape)

@@ -11,7 +11,6 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-import grain.python as grain
 import numpy as np
 
 from rcmnet_jax.data.order import BatchOrder
@@ -121,6 +120,9 @@ class StreamBatches:
 
     def iterate(self, start: int, stop: int) -> Iterator[Batch]:
         """Batches of steps ``start`` to ``stop - 1``."""
+        # Here, since a run whose images lie on the device does without.
+        import grain.python as grain
+
         examples = _Examples(self._read, self._rows, self._order, self._share, start, stop)
         per_step = self._order.batch_size // self._share[1]
         options = grain.ReadOptions(num_threads=self._threads, prefetch_buffer_size=4 * per_step)

@@ -28,6 +28,7 @@ from rcmnet_jax.training.mesh import put_replicated, replicated
 from rcmnet_jax.training.resume import restore_or_init
 from rcmnet_jax.training.saving import Saver
 from rcmnet_jax.training.scoring import Scorer, is_better
+from rcmnet_jax.training.step_store import StoredStep, step_path, store_folder
 from rcmnet_jax.training.steps import Recipe, train_step, train_steps_on_device
 from rcmnet_jax.training.stopping import StopRequest
 from rcmnet_jax.training.workdir import (
@@ -95,6 +96,10 @@ class Run:
         self.saver = Saver(
             workdir / "checkpoints", keep=self.config.checkpoint.keep, resources=resources
         )
+        self._steps: dict[Recipe, Callable] = {}
+        # Now, since it may be on disk: a thread loads it while the state is restored or drawn.
+        self._store = store_folder()
+        self._prepare_step(experiment.recipe_of_epoch(0), self.config.data.cache == "device")
         self.state, self.progress = restore_or_init(experiment, self.saver.last, self.meta, workdir)
         self.saver.best.drop_after(self.progress.step)
         finished = self.progress.epoch >= self.config.train.epochs
@@ -102,7 +107,9 @@ class Run:
         self._save_seconds = 0.0 if features is None else SECONDS_BETWEEN_SAVES
         self.scorer = Scorer(experiment, workdir, features.watched if features else None)
         self.feed = Feed(experiment, features.train if features else None)
-        self._steps: dict[Recipe, Callable] = {}
+        if features is not None:
+            # The classifier's step alone: compiled in a moment.
+            self._steps, self._store = {}, None
         self.key = put_replicated(jax.random.key(self.config.seed), experiment.mesh)
         # Of all steps at once: asked for one by one, each would wait for the step that runs.
         rates_of = jax.jit(jax.vmap(experiment.schedule))
@@ -121,16 +128,18 @@ class Run:
         )
         self._stop = StopRequest()
 
-    def _compiled_step(self, recipe: Recipe) -> Callable:
+    def _prepare_step(self, recipe: Recipe, on_device: bool) -> Callable:
         """The donated, compiled step: one for the whole run, or for each stage of unfreezing."""
         if recipe not in self._steps:
-            step = train_steps_on_device if self.feed.on_device else train_step
-            self._steps[recipe] = jax.jit(
-                functools.partial(step, recipe=recipe),
-                donate_argnums=0,
-                # Said, so that a restored state is placed as a trained one and compiles the same.
-                out_shardings=replicated(self.experiment.mesh),
-            )
+            kind = train_steps_on_device if on_device else train_step
+            step = functools.partial(kind, recipe=recipe)
+            # Said, so that a restored state is placed as a trained one and compiles the same.
+            shardings = replicated(self.experiment.mesh)
+            if self._store is None:
+                self._steps[recipe] = jax.jit(step, donate_argnums=0, out_shardings=shardings)
+            else:
+                path = step_path(self._store, self.experiment, recipe, kind.__name__)
+                self._steps[recipe] = StoredStep(step, shardings, path)
         return self._steps[recipe]
 
     def announce(self) -> None:
@@ -169,7 +178,8 @@ class Run:
         """The rest of the running epoch, its validation and its checkpoint."""
         steps_per_epoch = self.experiment.order.steps_per_epoch
         stop = (self.progress.epoch + 1) * steps_per_epoch
-        compiled_step = self._compiled_step(self.experiment.recipe_of_epoch(self.progress.epoch))
+        recipe = self.experiment.recipe_of_epoch(self.progress.epoch)
+        compiled_step = self._prepare_step(recipe, self.feed.on_device)
         pending: dict[str, jax.Array] | None = None
         for count, arguments in self.feed.dispatches(self.progress.step, stop):
             # Nothing may be copied to or from the device by accident in here.

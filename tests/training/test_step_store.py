@@ -1,0 +1,221 @@
+"""The step kept on disk: found again, computing the same, and never in the way."""
+
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+from jax.sharding import SingleDeviceSharding
+
+from rcmnet_jax.training import step_store
+from rcmnet_jax.training.experiment import build_experiment
+from rcmnet_jax.training.step_store import StoredStep, step_path, store_folder
+from rcmnet_jax.training.steps import Recipe, train_step
+from tests.training.command import Command, assert_calm, assert_same_run
+from tests.training.runs import config_of
+from tests.training.tiny import tiny_batch, tiny_state
+
+
+@pytest.fixture(autouse=True)
+def _compiled_here(monkeypatch):
+    """A program of its own for each test, so that JAX's cache has none."""
+    monkeypatch.delenv(step_store.VARIABLE)
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()
+    yield
+    jax.config.update("jax_enable_compilation_cache", True)
+    compilation_cache.reset_cache()
+
+
+RECIPE = Recipe(mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
+
+
+class Traced:
+    """The tiny network's step, and how often Python ran it."""
+
+    def __init__(self):
+        self.times = 0
+
+    def __call__(self, state, batch, key):
+        self.times += 1
+        return train_step(state, batch, key, recipe=RECIPE)
+
+
+def run(path, step, *, batch_size=12, steps=3):
+    """The state after some steps, and all their losses."""
+    stored = StoredStep(step, SingleDeviceSharding(jax.devices()[0]), path)
+    state, losses = tiny_state(optax.adam(0.1)), []
+    for number in range(steps):
+        batch = jax.tree.map(jnp.asarray, tiny_batch(batch_size, seed=number))
+        state, metrics = stored(state, batch, jax.random.key(0))
+        losses.append({name: float(value) for name, value in metrics.items()})
+    return state, losses
+
+
+def assert_same(first, second):
+    jax.tree.map(np.testing.assert_array_equal, first[0].params, second[0].params)
+    jax.tree.map(np.testing.assert_array_equal, first[0].opt_state, second[0].opt_state)
+    assert int(first[0].step) == int(second[0].step)
+    assert first[1] == second[1]
+
+
+def plain_run(steps=3):
+    """Without any store."""
+    step = jax.jit(lambda *a: train_step(*a, recipe=RECIPE))
+    state, losses = tiny_state(optax.adam(0.1)), []
+    for number in range(steps):
+        state, metrics = step(state, tiny_batch(seed=number), jax.random.key(0))
+        losses.append({name: float(value) for name, value in metrics.items()})
+    return state, losses
+
+
+def test_the_second_start_traces_nothing_and_computes_the_same(tmp_path):
+    path = tmp_path / "steps" / "one.step"
+    first, second = Traced(), Traced()
+    fresh = run(path, first)
+    assert first.times == 1
+    assert path.stat().st_size > 1000
+    found = run(path, second)
+    assert second.times == 0
+    assert_same(found, fresh)
+    assert_same(fresh, plain_run())
+    assert set(found[1][0]) >= {"loss", "correct", "gradient_norm"}
+
+
+@pytest.mark.parametrize("damage", ["cut", "other bytes", "empty", "other content"])
+def test_a_damaged_file_is_made_anew(tmp_path, damage):
+    path = tmp_path / "one.step"
+    fresh = run(path, Traced())
+    whole = path.read_bytes()
+    path.write_bytes(
+        {
+            "cut": whole[: len(whole) // 2],
+            "other bytes": bytes(len(whole)),
+            "empty": b"",
+            "other content": b"\x80\x04}\x94.",
+        }[damage]
+    )
+    step = Traced()
+    assert_same(run(path, step), fresh)
+    assert step.times == 1
+    again = Traced()
+    run(path, again)
+    assert again.times == 0
+
+
+def test_a_program_out_of_jaxs_cache_is_kept_only_if_it_works(tmp_path):
+    # What jaxlib 0.10 writes down of such a program lacks its code.
+    before = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_enable_compilation_cache", True)
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path / "xla"))
+    compilation_cache.reset_cache()
+    fresh = run(tmp_path / "one.step", Traced())
+    assert list((tmp_path / "xla").glob("jit_flat_step*"))
+    for _ in range(2):
+        assert_same(run(tmp_path / "two.step", Traced()), fresh)
+    jax.config.update("jax_compilation_cache_dir", before)
+
+
+def test_another_batch_size_compiles_its_own(tmp_path):
+    path = tmp_path / "one.step"
+    run(path, Traced())
+    step = Traced()
+    state, losses = run(path, step, batch_size=8)
+    assert step.times == 1
+    assert int(state.step) == 3
+    assert np.isfinite([row["loss"] for row in losses]).all()
+
+
+def test_within_a_run_other_shapes_are_compiled_beside_it(tmp_path):
+    step = Traced()
+    stored = StoredStep(step, SingleDeviceSharding(jax.devices()[0]), tmp_path / "one.step")
+    state = tiny_state()
+    for size in (12, 8, 12, 8):
+        state, _ = stored(state, tiny_batch(size), jax.random.key(0))
+    assert int(state.step) == 4
+    assert step.times == 2
+
+
+def test_a_state_of_other_types_is_compiled_anew(tmp_path):
+    path = tmp_path / "one.step"
+    run(path, Traced())
+    step = Traced()
+    stored = StoredStep(step, SingleDeviceSharding(jax.devices()[0]), path)
+    state = tiny_state(optax.adam(0.1))
+    state = state.replace(step=state.step.astype(jnp.int16))
+    for _ in range(2):
+        state, _ = stored(state, tiny_batch(), jax.random.key(0))
+    assert (int(state.step), state.step.dtype, step.times) == (2, jnp.int16, 1)
+
+
+def test_a_folder_that_cannot_be_written_is_done_without(tmp_path):
+    (tmp_path / "file").write_text("")
+    step = Traced()
+    run(tmp_path / "file" / "one.step", step)
+    assert step.times == 1
+
+
+def test_only_the_newest_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(step_store, "KEPT", 2)
+    for age in range(3):
+        path = tmp_path / f"{age}.step"
+        path.write_bytes(b"")
+        os.utime(path, (age, age))
+    run(tmp_path / "new.step", Traced())
+    assert {path.name for path in tmp_path.iterdir()} == {"2.step", "new.step"}
+
+
+def test_the_name_says_what_the_program_is_made_from(cells, tmp_path, monkeypatch):
+    def name(arg="", kind="train_step", **changes):
+        experiment = build_experiment(config_of(cells, arg, **changes))
+        return step_path(tmp_path, experiment, experiment.recipe, kind)
+
+    plain = name()
+    assert name() == plain
+    others = {
+        name(**{"optim.momentum": 0.5}),
+        name("epochs=3"),
+        name(kind="train_steps_on_device"),
+    }
+    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=2")
+    others.add(name())
+    monkeypatch.undo()
+    surroundings = step_store._surroundings()
+    for key in surroundings:
+        with monkeypatch.context() as patch:
+            patch.setattr(step_store, "_surroundings", lambda k=key: {**surroundings, k: "other"})
+            others.add(name())
+    with jax.default_matmul_precision("highest"), jax.debug_nans(True):
+        others.add(name())
+    assert plain not in others
+    assert len(others) == 5 + len(surroundings)
+
+
+def test_where_there_is_none(monkeypatch):
+    # The tests have two devices.
+    assert store_folder() is None
+    monkeypatch.setattr(step_store.jax, "device_count", lambda: 1)
+    assert store_folder().name == "steps"
+    monkeypatch.setenv("RCMNET_STORED_STEP", "off")
+    assert store_folder() is None
+
+
+@pytest.mark.slow
+def test_a_run_on_a_stored_step_is_the_same_run(cells, tmp_path, monkeypatch):
+    monkeypatch.setenv("RCMNET_COMPILE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "cache"))
+    command = Command(cells)
+    for workdir in (tmp_path / "first", tmp_path / "second"):
+        status, _, err = command.finish(workdir, "--config.train.epochs=1")
+        assert status == 0, err
+        assert_calm(err)
+        assert len(list((tmp_path / "cache" / "steps").glob("*.step"))) == 1
+    assert_same_run(tmp_path / "second", tmp_path / "first")
+    # And the same as without: the last bit included.
+    monkeypatch.setenv("RCMNET_STORED_STEP", "off")
+    status, _, err = command.finish(tmp_path / "plain", "--config.train.epochs=1")
+    assert status == 0, err
+    assert_same_run(tmp_path / "plain", tmp_path / "first")
