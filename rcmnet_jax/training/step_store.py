@@ -19,6 +19,7 @@ import os
 import pickle
 import platform
 import threading
+import time
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -39,6 +40,8 @@ from rcmnet_jax.training.steps import Recipe
 logger = logging.getLogger(__name__)
 
 VARIABLE = "RCMNET_STORED_STEP"
+# Parts of a config that no step depends on: what it takes of the data is in the recipe.
+NOT_TRACED = ("log", "checkpoint", "eval", "seed", "data")
 # The files of so many configurations are kept, the newest.
 KEPT = 16
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "ml_collections")
@@ -123,6 +126,9 @@ class StoredStep:
             metrics[:] = sorted(values)
             return [*jax.tree.leaves(state), *(values[name] for name in metrics)]
 
+        # A name that JAX's cache cannot know: a program that came out of it is written down without
+        # its code (jaxlib 0.10).
+        flat_step.__name__ = f"step_{time.time_ns()}"
         count = len(jax.tree.leaves(state))
         jitted = jax.jit(
             flat_step, donate_argnums=tuple(range(count)), out_shardings=self._out_shardings
@@ -132,8 +138,7 @@ class StoredStep:
         try:
             content, _, results = serialize_executable.serialize(program)
             stored = _Stored(content, len(leaves), results.num_leaves, kept.metrics, kept.shapes)
-            # What came out of JAX's own cache is written down without its code (jaxlib 0.10). So a
-            # program is kept once it was read back and made a step, on copies of the state.
+            # Kept once it was read back and made a step, on copies of the state.
             copies = [jnp.copy(leaf) for leaf in leaves[:count]]
             jax.block_until_ready(_opened(stored).program(*copies, *leaves[count:]))
             with replacing(self._path) as temporary:
@@ -188,8 +193,13 @@ def step_path(folder: Path, experiment: Experiment, recipe: Recipe, kind: str) -
     order = experiment.order
     made_from = {
         "kind": kind,
-        "config": experiment.config.to_dict(),
+        "config": {
+            section: values
+            for section, values in experiment.config.to_dict().items()
+            if section not in NOT_TRACED
+        },
         "classes": len(experiment.dataset.class_names),
+        "image": experiment.input_shape,
         "recipe": dataclasses.asdict(recipe),
         "steps": [experiment.total_steps, order.steps_per_epoch],
         "train images": len(order.labels),
