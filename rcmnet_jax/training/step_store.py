@@ -97,9 +97,7 @@ class StoredStep:
 
     def _prepare(self, state, arguments) -> None:
         self._thread.join()
-        if self._kept is not None and self._kept.shapes != _shapes(arguments):
-            self._kept = None
-        if self._kept is None:
+        if self._kept is None or self._kept.shapes != _shapes(arguments):
             self._kept = self._compile(state, arguments)
         self._prepared = True
 
@@ -145,7 +143,7 @@ class StoredStep:
                 temporary.write_bytes(pickle.dumps(dataclasses.asdict(stored)))
             _drop_oldest(self._path.parent)
         except (UserError, OSError, ValueError, NotImplementedError, JaxRuntimeError) as error:
-            # That, a full disk, or what this version of JAX cannot write down.
+            # A full disk, or what this version of JAX cannot write down or read back.
             logger.debug("the compiled step is not kept: %s", error)
         return kept
 

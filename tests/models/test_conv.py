@@ -99,6 +99,30 @@ def test_kernel_gradient_in_a_scan(monkeypatch, kernel, stride, padding, batch):
     jax.tree.map(assert_close, ours, reference)
 
 
+def test_parts_of_a_batch_are_the_whole():
+    x, weights = noise(16, 9, 8, 3), noise(7, 7, 3, 32)
+
+    @jax.jit
+    def both(x, weights):
+        ours = value_and_gradients(lambda x, w: scanned_conv2d(x, w, 2, 3, 8), x, weights)
+        plain = partial(plain_conv2d, stride=2, padding=3)
+        return ours, value_and_gradients(plain, x, weights)
+
+    ours, reference = both(x, weights)
+    jax.tree.map(assert_close, ours, reference)
+
+
+@pytest.mark.parametrize(
+    ("batch", "features", "parts"),
+    [(64, 64, 8), (64, 128, 8), (64, 160, 1), (60, 64, 1), (8, 64, 1)],
+)
+def test_only_large_convolutions_of_one_core_are_cut(monkeypatch, batch, features, parts):
+    monkeypatch.setattr(conv.jax, "device_count", lambda: 1)
+    monkeypatch.setattr(conv, "scanned_conv2d", lambda *arguments: arguments[-1])
+    x = np.zeros((batch, 64, 64, 3), np.float32)
+    assert conv2d(x, np.zeros((7, 7, 3, features)), stride=2, padding=3) == parts
+
+
 def test_groups_of_images_divide_the_batch_and_stay_small():
     assert conv_forms._images_at_once(64, 256) == 8
     assert conv_forms._images_at_once(64, 1024) == 2
