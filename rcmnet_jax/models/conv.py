@@ -48,8 +48,8 @@ PATCH_CHANNELS = 9
 # From so many output channels the kernel gradient is taken in a scan.
 SCANNED_CHANNELS = 32
 # XLA's library computes a convolution of up to so many output channels on one core. It is cut into
-# so many parts of the batch, which run side by side, from so many multiplications on: alone it is no
-# quicker, a whole network is (docs/performance.md).
+# so many parts of the batch, which run side by side, from so many multiplications on: alone it is
+# no quicker, a whole network is (docs/performance.md).
 ONE_CORE_CHANNELS = 128
 PARTS = 8
 PARTED_WORK = 1e8
