@@ -2,12 +2,14 @@
 
     python benchmarks/grad_cam.py --torch-python VENV/bin/python            # 64x64, batch 64
     python benchmarks/grad_cam.py --torch-python VENV/bin/python --native   # 363x360, batch 16
+    python benchmarks/grad_cam.py --torch-python VENV/bin/python --batch 8  # other batches
     python benchmarks/grad_cam.py                                           # ours alone
 
 VENV needs torch, torchvision and grad-cam; where torchvision's wheel is for another build of torch,
 its compiled operators, which nothing here calls, are declared without being there. Both sides make
-maps of the size of the image from images in memory, with all cores. One process works at a time: a
-round of one, then a round of the other; what counts is the median round.
+maps of the size of the image from images in memory, with all cores, on a GPU where there is one.
+One process works at a time: a round of one, then a round of the other; what counts is the median
+round.
 """
 
 import argparse
@@ -25,16 +27,17 @@ from pathlib import Path
 import numpy as np
 
 NUM_CLASSES = 8
+MODELS = ["resnet18", "rcmnet"]
 CASES = {"small": (64, 64, 64), "native": (16, 363, 360)}
 
 
-def images_of(case: str) -> np.ndarray:
+def images_of(shape: tuple[int, int, int]) -> np.ndarray:
     """(B, H, W, 3) float32, standardised noise: the values do not change the work."""
-    batch, height, width = CASES[case]
+    batch, height, width = shape
     return np.random.default_rng(0).standard_normal((batch, height, width, 3)).astype(np.float32)
 
 
-def our_work(case: str) -> dict[str, Callable[[], object]]:
+def our_work(shape: tuple[int, int, int], models: list[str]) -> dict[str, Callable[[], object]]:
     """What is timed on our side, by name."""
     from rcmnet_jax.runtime import configure_runtime
 
@@ -45,10 +48,10 @@ def our_work(case: str) -> dict[str, Callable[[], object]]:
     from rcmnet_jax.explain.overlay import upsample
     from rcmnet_jax.models import create_model
 
-    x = jax.device_put(images_of(case))
+    x = jax.device_put(images_of(shape))
     ids = np.arange(len(x)) % NUM_CLASSES
     work: dict[str, Callable[[], object]] = {}
-    for name in ("resnet18", "rcmnet"):
+    for name in models:
         model = create_model(name, NUM_CLASSES)
         variables = model.init(jax.random.key(0), x[:1], train=False)
         forward = jax.jit(lambda v, x, m=model: m.apply(v, x, train=False))
@@ -67,7 +70,7 @@ def our_work(case: str) -> dict[str, Callable[[], object]]:
     return work
 
 
-def torch_work(case: str) -> dict[str, Callable[[], object]]:
+def torch_work(shape: tuple[int, int, int]) -> dict[str, Callable[[], object]]:
     """What is timed on PyTorch's side: the faster memory layout, and maps from pytorch-grad-cam."""
     import torch
 
@@ -77,17 +80,25 @@ def torch_work(case: str) -> dict[str, Callable[[], object]]:
     from torchvision.models import resnet18
 
     torch.manual_seed(0)
-    model = resnet18(num_classes=NUM_CLASSES).eval().to(memory_format=torch.channels_last)
-    x = torch.from_numpy(images_of(case)).permute(0, 3, 1, 2)
-    x = x.to(memory_format=torch.channels_last)
+    torch.backends.cudnn.benchmark = True
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+
+    def network():
+        model = resnet18(num_classes=NUM_CLASSES).eval()
+        return model.to(device, memory_format=torch.channels_last)
+
+    model, plain = network(), network()
+    x = torch.from_numpy(images_of(shape)).permute(0, 3, 1, 2)
+    x = x.to(device, memory_format=torch.channels_last)
     targets = [ClassifierOutputTarget(i % NUM_CLASSES) for i in range(len(x))]
     cam = GradCAM(model=model, target_layers=[model.layer4[-1]])
 
     def forward():
         with torch.inference_mode():
-            return plain(x)
+            plain(x)
+        if device == "cuda":
+            torch.cuda.synchronize()
 
-    plain = resnet18(num_classes=NUM_CLASSES).eval().to(memory_format=torch.channels_last)
     return {
         "resnet18 forward": forward,
         "resnet18 map at image size": lambda: cam(input_tensor=x, targets=targets),
@@ -164,24 +175,29 @@ def main() -> None:
     )
     parser.add_argument("--torch-python", help="interpreter with torch, torchvision and grad-cam")
     parser.add_argument("--native", action="store_true", help="363x360 instead of 64x64")
+    parser.add_argument("--batch", type=int, help="images at once, instead of 64 or 16")
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS, help="of ours")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=1.0, help="of each task in a round")
     parser.add_argument("--worker", choices=("ours", "torch"), help=argparse.SUPPRESS)
     args = parser.parse_args()
-    case = "native" if args.native else "small"
+    batch, height, width = CASES["native" if args.native else "small"]
+    batch = args.batch or batch
     if args.worker:
-        work_when_told((our_work if args.worker == "ours" else torch_work)(case), args.seconds)
+        shape = (batch, height, width)
+        ours = args.worker == "ours"
+        work_when_told(our_work(shape, args.models) if ours else torch_work(shape), args.seconds)
         return
     from rcmnet_jax.runtime import use_huge_pages
 
     # For both sides, which inherit the environment.
     use_huge_pages()
-    options = [*(["--native"] if args.native else []), "--seconds", str(args.seconds)]
+    options = [*(["--native"] if args.native else []), "--batch", str(batch)]
+    options += ["--seconds", str(args.seconds), "--models", *args.models]
     pythons = {"ours": sys.executable}
     if args.torch_python:
         pythons["torch"] = args.torch_python
     commands = {s: [p, __file__, "--worker", s, *options] for s, p in pythons.items()}
-    batch, height, width = CASES[case]
     print(f"{height}x{width}, batch {batch}; {args.rounds} rounds in turns")
     seconds: dict[str, dict[str, list[float]]] = {side: {} for side in commands}
     for count, (side, told) in enumerate(rounds_of(commands, args.rounds)):
@@ -190,24 +206,24 @@ def main() -> None:
             continue
         for name, value in told.items():
             seconds[side].setdefault(name, []).append(value)
-    report(seconds, batch)
+    report(seconds, batch, args.models)
 
 
-def report(seconds: dict[str, dict[str, list[float]]], batch: int) -> None:
+def report(seconds: dict[str, dict[str, list[float]]], batch: int, models: list[str]) -> None:
     """Medians and ranges in images a second, and the two ratios that are asked for."""
     for side, tasks in seconds.items():
         for name, values in tasks.items():
             rates = sorted(batch / value for value in values)
             median = statistics.median(rates)
             print(f"{side:6}{name:30}{median:9.1f} images/s ({rates[0]:.1f} to {rates[-1]:.1f})")
-    for name in ("resnet18", "rcmnet"):
+    for name in models:
         for kind in ("raw map", "map at image size", "raw map, stage3"):
             pairs = zip(
                 seconds["ours"][f"{name} {kind}"], seconds["ours"][f"{name} forward"], strict=True
             )
             ratio = statistics.median(m / f for m, f in pairs)
             print(f"{name}: a {kind} costs {ratio:.2f} forward passes")
-    if "torch" in seconds:
+    if "torch" in seconds and "resnet18" in models:
         task = "resnet18 map at image size"
         pairs = zip(seconds["torch"][task], seconds["ours"][task], strict=True)
         ratio = statistics.median(t / o for t, o in pairs)

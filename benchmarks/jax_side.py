@@ -10,6 +10,7 @@ import numpy as np
 import optax
 
 from benchmarks.data import MEAN, STD, batch_of, order_of, split_of
+from benchmarks.flops import matrix_flops
 from benchmarks.plan import CLASSES, EPOCH_STEPS, FROZEN_EPOCHS, TASKS, Case
 from rcmnet_jax.data.augment import Augmentation, standardize
 from rcmnet_jax.explain import grad_cam
@@ -19,7 +20,7 @@ from rcmnet_jax.training.feed import STEPS_PER_DISPATCH
 from rcmnet_jax.training.mesh import make_mesh, put_batch, put_replicated, replicated
 from rcmnet_jax.training.optimizer import kernels_only
 from rcmnet_jax.training.state import TrainState
-from rcmnet_jax.training.steps import Recipe, train_step, train_steps_on_device
+from rcmnet_jax.training.steps import Recipe, train_steps_on_device
 from rcmnet_jax.transfer.frozen_features import pooled_features
 
 RECIPE = Recipe(mean=MEAN, std=STD, augmentation=Augmentation("none"))
@@ -68,31 +69,28 @@ class Subject:
 
     def check(self, path: str) -> None:
         """Logits, the loss of a training step and Grad-CAM maps of the batch."""
-        state = self.train_state(RECIPE)
-        batch = {"image": self._pixels, "label": self._labels, "view": np.zeros_like(self._labels)}
-        step = jax.jit(functools.partial(train_step, recipe=RECIPE))
-        after, metrics = step(state, batch, jax.random.key(0))
-        np.savez(
-            path,
-            logits=self._apply(self._variables, self._x),
-            grad_cam=grad_cam(self._model, self._variables, self._x, self._classes, relu=False),
-            **self._loss(metrics, after),
-        )
+        logits = self._apply(self._variables, self._x)
+        maps = grad_cam(self._model, self._variables, self._x, self._classes, relu=False)
+        np.savez(path, logits=logits, grad_cam=maps, **self._training())
 
-    def _loss(self, metrics, after) -> dict:
+    def _training(self) -> dict:
+        """Loss of the first step, and how far the classifier has moved after one call of steps."""
         if self._case.model in ("vgg19", "alexnet"):
             # Their dropout draws other units on every side.
             return {}
-        moved = jnp.abs(
-            after.params["head"]["kernel"] - self._variables["params"]["head"]["kernel"]
-        )
-        return {"loss": metrics["loss"], "head_update": moved.sum()}
+        step = self._task("train")
+        losses = step()["loss"]
+        moved = jnp.abs(step.head - self._variables["params"]["head"]["kernel"])
+        return {"loss": losses[0], "head_update": moved.sum()}
 
     def run(self, task: str) -> None:
         """One call, until the result is there."""
-        if task not in self._tasks:
-            self._tasks[task] = getattr(self, f"_make_{task}")()
-        jax.block_until_ready(self._tasks[task]())
+        jax.block_until_ready(self._task(task)())
+
+    def _task(self, name: str):
+        if name not in self._tasks:
+            self._tasks[name] = getattr(self, f"_make_{name}")()
+        return self._tasks[name]
 
     def compiled_text(self) -> str:
         """What the compiler made of the training step, once it has run."""
@@ -109,9 +107,10 @@ class Subject:
         return statistics.get("peak_bytes_in_use")
 
     def flops(self) -> float:
-        """Of one image's forward pass."""
-        counted = self._apply.lower(self._variables, self._x).compile().cost_analysis() or {}
-        return counted.get("flops", math.nan) / self._case.batch
+        """Of one image's forward pass: convolutions and matrix products."""
+        apply = functools.partial(self._model.apply, train=False)
+        image = jax.ShapeDtypeStruct((1, *self._case.shape[1:]), jnp.float32)
+        return matrix_flops(apply, self._variables, image)
 
     def train_state(self, recipe: Recipe) -> TrainState:
         """At the start, with the weights of all sides."""
@@ -196,6 +195,11 @@ class _Stepper:
         )
         self._split, self._key = put_replicated((split, jax.random.key(0)), mesh)
         self.rows, self._views = put_batch((rows, np.zeros_like(rows)), mesh, axis=1)
+
+    @property
+    def head(self) -> jax.Array:
+        """The classifier's kernel as it is now."""
+        return self._state.params["head"]["kernel"]
 
     def compiled_text(self) -> str:
         """What the compiler made of it."""

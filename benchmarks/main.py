@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import datetime
+import functools
 import os
 import sys
 import tempfile
@@ -22,7 +23,11 @@ def compare(args: argparse.Namespace) -> dict:
       The report, which is also written.
     """
     pythons = {plan.OURS: turns.this_python()}
-    names = plan.sides(torch=args.torch_python is not None, compiled=not args.no_compile)
+    names = plan.sides(
+        torch=args.torch_python is not None,
+        eager=not args.no_eager,
+        compiled=not args.no_compile,
+    )
     pythons |= {name: args.torch_python for name in names if name != plan.OURS}
     args.out.mkdir(parents=True, exist_ok=True)
     log = args.out / "sides.log"
@@ -49,7 +54,7 @@ def compare(args: argparse.Namespace) -> dict:
             seconds=args.seconds,
             cores=args.cores,
             log=log,
-            tell=print,
+            tell=functools.partial(print, flush=True),
         )
         content["results"].append(result)
         for side, described in result["sides"].items():

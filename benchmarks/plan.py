@@ -73,8 +73,7 @@ def cases(models, sizes, *, dtype: str, batches=(), gpu: bool = False) -> list[C
     ]
 
 
-def sides(*, torch: bool, compiled: bool = True) -> tuple[str, ...]:
+def sides(*, torch: bool, eager: bool = True, compiled: bool = True) -> tuple[str, ...]:
     """Who takes turns."""
-    if not torch:
-        return (OURS,)
-    return (OURS, "torch_eager", "torch_compiled") if compiled else (OURS, "torch_eager")
+    theirs = {"torch_eager": eager, "torch_compiled": compiled}
+    return (OURS, *(name for name, wanted in theirs.items() if torch and wanted))

@@ -1,10 +1,11 @@
 """Where the time of a training step goes, by kind of operation and by operation.
 
     python -m benchmarks.profile_step --model rcmnet --size 64 --batch 64
+    python -m benchmarks.profile_step --size 363 --batch 128 --dtype bfloat16      # on a GPU
 
-Milliseconds a step, summed over the threads that computed, from a trace of a few steps; the parts
-of the network are read from the names that the compiler keeps. On one core (``taskset -c 0``) the
-sums are wall time.
+Milliseconds a step, from a trace of a few steps; the parts of the network are read from the names
+that the compiler keeps. On CPU they are summed over the threads that computed: on one core
+(``taskset -c 0``) the sums are wall time. On a GPU they are those of its kernels.
 """
 
 import argparse
@@ -28,6 +29,7 @@ def main() -> None:
     parser.add_argument("--model", default="rcmnet")
     parser.add_argument("--size", type=int, choices=SIZES, default=64)
     parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--top", type=int, default=30)
     args = parser.parse_args()
     use_huge_pages()
@@ -37,20 +39,21 @@ def main() -> None:
     from benchmarks.jax_side import Subject
 
     with tempfile.TemporaryDirectory() as folder:
-        subject = Subject(
-            Case(args.model, args.size, args.batch), str(Path(folder, "weights.npz")), True
-        )
+        case = Case(args.model, args.size, args.batch, args.dtype)
+        subject = Subject(case, str(Path(folder, "weights.npz")), True)
         subject.run("train")
         text = subject.compiled_text()
-        for _ in range(STEPS):
+        # One call is many steps on an accelerator.
+        calls = -(-STEPS // subject.repeats)
+        for _ in range(calls):
             subject.run("train")
-        wall = statistics.median(_timed(subject) for _ in range(2 * STEPS))
+        wall = statistics.median(_timed(subject) for _ in range(2 * calls)) / subject.repeats
         with jax.profiler.trace(folder):
-            for _ in range(STEPS):
+            for _ in range(calls):
                 subject.run("train")
         trace = next(Path(folder).rglob("*.xplane.pb"))
         data = jax.profiler.ProfileData.from_file(str(trace))
-        times = _times(data)
+        times = _times(data, calls * subject.repeats)
     origin = {
         name: (shape, op)
         for name, shape, op in re.findall(
@@ -79,19 +82,25 @@ def _timed(subject) -> float:
     return 1e3 * (time.perf_counter() - start)
 
 
-def _times(data) -> dict[str, float]:
+def _times(data, steps: int) -> dict[str, float]:
     """Operation -> milliseconds a step: its quickest run times how often a step runs it.
 
     The quickest, because on a busy machine the others contain waiting for the processor.
     """
     runs: dict[str, list[float]] = collections.defaultdict(list)
+    on_gpu = any("GPU" in plane.name for plane in data.planes)
     for plane in data.planes:
         for line in plane.lines:
+            if on_gpu and not ("GPU" in plane.name and "Stream" in line.name):
+                continue
             for event in line.events:
                 names = dict(event.stats)
                 if "hlo_op" in names:
-                    runs[names["hlo_op"]].append(event.duration_ns / 1e6)
-    return {name: min(times) * len(times) / STEPS for name, times in runs.items()}
+                    # Within a command buffer a kernel goes by its own name.
+                    in_buffer = names["hlo_op"].startswith("command_buffer")
+                    name = event.name if in_buffer else names["hlo_op"]
+                    runs[name].append(event.duration_ns / 1e6)
+    return {name: min(times) * len(times) / steps for name, times in runs.items()}
 
 
 def _kind(op: str) -> str:

@@ -69,26 +69,28 @@ class Subject:
         self._network.eval()
         with torch.inference_mode(), self._autocast():
             logits = self._forward(self._x).float()
-        cam = self._grad_cam(relu=False)
+        cam = self._grad_cam(self._network.features, relu=False)
         figures = {"logits": logits, "grad_cam": cam}
         if self._case.model not in ("vgg19", "alexnet"):
             before = {k: v.clone() for k, v in self._network.state_dict().items()}
             head = next(iter(self._head()))
             start = head.detach().clone()
-            figures["loss"] = self._step_function(self._network.parameters())(
-                self._pixels, self._labels
-            ).detach()
+            # The same compiled step that is timed.
+            figures["loss"] = self._task("train")()[0].detach()
             figures["head_update"] = (head.detach() - start).abs().sum()
             self._network.load_state_dict(before)
         np.savez(path, **{name: value.float().cpu().numpy() for name, value in figures.items()})
 
     def run(self, task: str) -> None:
         """One call, until the result is there."""
-        if task not in self._tasks:
-            self._tasks[task] = getattr(self, f"_make_{task}")()
-        self._tasks[task]()
+        self._task(task)()
         if self._gpu:
             torch.cuda.synchronize()
+
+    def _task(self, name: str):
+        if name not in self._tasks:
+            self._tasks[name] = getattr(self, f"_make_{name}")()
+        return self._tasks[name]
 
     def images(self, task: str) -> int:
         """Images that one call of a task is about."""
@@ -126,7 +128,8 @@ class Subject:
         return run
 
     def _make_grad_cam(self):
-        return self._grad_cam
+        features = self._compile(self._network.features)
+        return lambda: self._grad_cam(features)
 
     def _make_frozen_step(self):
         step = self._frozen_step_function()
@@ -187,10 +190,9 @@ class Subject:
 
         return step
 
-    def _grad_cam(self, relu: bool = True):
+    def _grad_cam(self, features, relu: bool = True):
         """Without hooks, and nothing below the map is differentiated."""
         self._network.eval()
-        features = self._tasks.setdefault("features", self._compile(self._network.features))
         with torch.no_grad(), self._autocast():
             f = features(self._x)
         f = f.float().requires_grad_()

@@ -16,8 +16,10 @@ import numpy as np
 from benchmarks.plan import OURS, Case
 
 ROOT = Path(__file__).resolve().parents[1]
-# Largest deviation of any output from ours, relative to its largest magnitude.
-TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2}
+# How far an output may be from ours. In float32 the largest deviation over the largest magnitude.
+# In bfloat16 root mean squares of both: rounding moves single entries of a random network's maps by
+# a fifth, on either side, and the whole map by 7 to 8 % of what float32 gives (363x360, batch 4).
+TOLERANCE = {"float32": 1e-3, "bfloat16": 0.2}
 # After a turn, so that the threads of the side before have gone to sleep.
 PAUSE = 0.05
 
@@ -39,7 +41,8 @@ class Side:
     def __init__(self, name: str, python: str, cores: int, log: Path):
         self.name = name
         self._log = log
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+        paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+        environment = {**os.environ, "PYTHONPATH": paths, "PYTHONUNBUFFERED": "1"}
         command = [python, "-m", "benchmarks.worker", name]
         with log.open("a") as errors:
             self._process = subprocess.Popen(
@@ -128,7 +131,9 @@ def measure_case(
                     weights=str(folder / "weights.npz"),
                     compiled=name == "torch_compiled",
                 )
+                start = time.perf_counter()
                 side.ask("check", path=str(folder / f"{name}.npz"))
+                tell(f"  {name}: compiled and run in {time.perf_counter() - start:.0f} s")
             except SideError as error:
                 if name == OURS:
                     raise
@@ -150,47 +155,50 @@ def measure_case(
             "tasks": {},
         }
         for task in tasks:
-            result["tasks"][task] = _in_turns(running, task, rounds, seconds, failed)
+            result["tasks"][task] = _in_turns(running, task, rounds, seconds, failed, tell)
         for name, side in running.items():
             described[name]["memory"] = side.ask("memory")
         return result
 
 
-def _in_turns(running: dict[str, Side], task: str, rounds, seconds, failed) -> dict:
-    """Side -> seconds an image and CPU seconds an image in every turn, and the first call's."""
+def _in_turns(running: dict[str, Side], task: str, rounds, seconds, failed, tell) -> dict:
+    """Side -> seconds an image and CPU seconds an image in every turn."""
     taking_part = {}
     measured: dict[str, dict] = {}
     for name, side in running.items():
         try:
-            first = side.ask("warm", task=task)["first_s"]
+            side.ask("warm", task=task)
         except SideError as error:
             if name == OURS:
                 raise
             failed[f"{name}, {task}"] = str(error)
             continue
         taking_part[name] = side
-        measured[name] = {"first_s": first, "seconds": [], "cpu_seconds": []}
-    for _ in range(rounds):
+        measured[name] = {"seconds": [], "cpu_seconds": []}
+    for turn in range(1, rounds + 1):
         for name, side in taking_part.items():
             answer = side.ask("time", task=task, seconds=seconds)
             images = answer["images"]
             measured[name]["seconds"].append(answer["seconds"] / images)
             measured[name]["cpu_seconds"].append(answer["cpu_seconds"] / images)
             time.sleep(PAUSE)
+        speeds = (f"{name} {1 / m['seconds'][-1]:.1f}" for name, m in measured.items())
+        tell(f"  {task}, turn {turn} of {rounds}, images/s: {', '.join(speeds)}")
     return measured
 
 
 def _deviation(ours: Path, theirs: Path, case: Case, name: str) -> dict[str, float]:
-    """Largest relative deviation of each output.
+    """Relative deviation of each output, measured as `TOLERANCE` says.
 
     Raises:
       SideError: they are not the same network.
     """
+
+    def size(x: np.ndarray) -> float:
+        return float(np.abs(x).max() if case.dtype == "float32" else np.sqrt(np.mean(x * x)))
+
     with np.load(ours) as a, np.load(theirs) as b:
-        found = {
-            key: float(np.abs(a[key] - b[key]).max() / max(np.abs(a[key]).max(), 1e-30))
-            for key in a.files
-        }
+        found = {key: size(a[key] - b[key]) / max(size(a[key]), 1e-30) for key in a.files}
     worst = max(found, key=lambda key: found[key])
     if not found[worst] <= TOLERANCE[case.dtype]:
         raise SideError(

@@ -15,9 +15,9 @@ import traceback
 
 from benchmarks.plan import OURS, Case
 
-# Calls after the first that are not counted either. The heap of a step of gigabytes grows within
-# the first ten, and a growing step takes twice as long (docs/performance.md).
-WARM_CALLS = 10
+# Steps after the first call that are not counted either. The heap of a step of gigabytes grows
+# within the first ten, and a growing step takes twice as long (docs/performance.md).
+WARM_STEPS = 10
 
 
 def main() -> None:
@@ -66,14 +66,12 @@ class _Worker:
         return {}
 
     def warm(self, task) -> dict:
-        """The first call, which compiles."""
-        start = time.perf_counter()
+        """Calls that are not timed; the first may compile."""
         self._subject.run(task)
-        first = time.perf_counter() - start
         # Compilers that look again at the second call do so now, and allocators settle.
-        for _ in range(WARM_CALLS):
+        for _ in range(-(-WARM_STEPS // self._subject.repeats)):
             self._subject.run(task)
-        return {"first_s": first}
+        return {}
 
     def time(self, task, seconds) -> dict:
         """Seconds a call, by the clock and of the CPU, over calls for a time, at least one."""

@@ -1,15 +1,21 @@
 """``rcmnet benchmark`` and what is behind it, without measuring anything for long."""
 
 import dataclasses
+import functools
 import sys
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from benchmarks import plan, report, turns
+from benchmarks.flops import matrix_flops
 from benchmarks.plan import Case
 from benchmarks.turns import Side, SideError
 from rcmnet_jax.cli import benchmark
+from rcmnet_jax.models import conv, create_model
+from tests.models.noise import shapes_of
 
 
 def test_the_command_offers_what_the_plan_has():
@@ -49,7 +55,7 @@ def result(batch: int, ours: float, eager: float, compiled: float) -> dict:
     """As `turns.measure_case` gives it, of images a second."""
     speeds = {"ours": ours, "torch_eager": eager, "torch_compiled": compiled}
     turns_of = {
-        side: {"first_s": 1.0, "seconds": [1 / s, 2 / s, 0.5 / s], "cpu_seconds": [2 / s]}
+        side: {"seconds": [1 / s, 2 / s, 0.5 / s], "cpu_seconds": [2 / s]}
         for side, s in speeds.items()
     }
     return {
@@ -111,6 +117,40 @@ def test_another_network_is_noticed_before_anything_is_timed(tmp_path):
     np.savez(files[1], logits=np.full(3, np.nan), loss=2.0)
     with pytest.raises(SideError, match="logits"):
         turns._deviation(*files, case, "torch_eager")
+
+
+def test_bfloat16_is_compared_by_the_whole_of_an_output(tmp_path):
+    case = Case("rcmnet", 28, 2, "bfloat16")
+    files = tmp_path / "a.npz", tmp_path / "b.npz"
+    maps = np.random.default_rng(0).standard_normal(1000)
+    rounded = maps.copy()
+    rounded[0] += 0.2 * np.abs(maps).max()
+    np.savez(files[0], grad_cam=maps)
+    np.savez(files[1], grad_cam=rounded)
+    assert turns._deviation(*files, case, "torch_eager")["grad_cam"] < 0.05
+    np.savez(files[1], grad_cam=maps[::-1])
+    with pytest.raises(SideError, match="grad_cam"):
+        turns._deviation(*files, case, "torch_eager")
+
+
+@pytest.mark.parametrize(
+    ("model", "giga_products"), [("resnet18", 1.814), ("alexnet", 0.714), ("vgg19", 19.632)]
+)
+def test_operations_are_those_of_the_plain_network(monkeypatch, model, giga_products):
+    """torchvision's figures for 224x224 and 1,000 classes, whatever formulation is quicker here."""
+    network = create_model(model, 1000)
+    image = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
+    variables = shapes_of(network, image.shape)
+    for backend in ("cpu", "gpu"):
+        monkeypatch.setattr(conv, "backend", lambda backend=backend: backend)
+        apply = functools.partial(network.apply, train=False)
+        assert matrix_flops(apply, variables, image) / 2e9 == pytest.approx(giga_products, abs=1e-3)
+
+
+def test_sides_can_be_left_out():
+    assert plan.sides(torch=True) == ("ours", "torch_eager", "torch_compiled")
+    assert plan.sides(torch=True, eager=False) == ("ours", "torch_compiled")
+    assert plan.sides(torch=False) == ("ours",)
 
 
 @pytest.mark.parametrize("ended", [False, True])
