@@ -88,7 +88,8 @@ def upsample(cam_hxw: np.ndarray, size: tuple[int, int], grid: Placement = None)
             " a class that does not exist"
         )
     rows, columns = map(_weights, cam.shape[-2:], size, (grid, grid))
-    return (rows @ cam @ columns.T).astype(np.float32)
+    # All three are float32: a conversion would copy maps of the size of images.
+    return rows @ cam @ columns.T
 
 
 def _weights(cells: int, pixels: int, grid: Grid | None) -> np.ndarray:
