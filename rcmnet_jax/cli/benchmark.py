@@ -18,7 +18,7 @@ EXAMPLES = """\
 examples:
   rcmnet benchmark --torch-python /path/to/python --sizes 64 28
   rcmnet benchmark --models rcmnet resnet18 --tasks forward train epoch grad_cam --startup --input
-  rcmnet benchmark --dtype bfloat16 --sizes 363 --batches 64 128 256 512   # on a GPU
+  rcmnet benchmark --dtype bfloat16 --models rcmnet --sizes 363 --batches 128 256 --no-eager  # GPU
   rcmnet benchmark --gpu-paper-run --dtype bfloat16                        # 30 epochs, timed
   rcmnet benchmark --gpu-paper-run --tiny --sizes 64                       # the same, to try it
 """
@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--torch-python", help="interpreter that has torch; by default this one")
     add("--no-torch", action="store_true", help="measure our side alone")
     add("--no-compile", action="store_true", help="leave torch.compile out")
+    add("--no-eager", action="store_true", help="leave PyTorch without torch.compile out")
     add("--rounds", type=int, default=5, help="turns of each side")
     add("--seconds", type=float, default=1.0, help="length of a turn, at least one call")
     add("--cores", type=int, default=0, help="CPU cores of each side; 0: all")

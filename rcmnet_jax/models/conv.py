@@ -1,8 +1,8 @@
 """The convolution layer, formulated by static shape and backend.
 
-One place owns the choice, so that every network gets it and no network mentions it. On GPU and TPU
-XLA's own convolution is used throughout. On CPU each rule below has a measurement that justifies
-it; values and gradients equal the plain formulation (tests/models/test_conv.py).
+One place owns the choice, so that every network gets it and no network mentions it. Each rule
+below has a measurement that justifies it; values and gradients equal the plain formulation
+(tests/models/test_conv.py). On TPU XLA's own convolution is used throughout.
 
 Milliseconds for forward / input gradient / kernel gradient, float32, batch 64 (``python
 benchmarks/conv.py``; jax 0.10.2, two cores of an AMD EPYC with AVX-512, 2026-11-25; the last four
@@ -20,6 +20,17 @@ case                       XLA convolution     other                rule
 3x3/2, 4x4 to 2x2 map      3.6 / 135 / 4.0     3.1 / 2.5 / 3.4      pixels (patches 3.4, 3.4, 3.7)
 3x3/2, 6x6 to 3x3 map      8.3 / 9.2 / 7.8     6.4 / 5.8 / 6.7      pixels
 =========================  ==================  ===================  ==============================
+
+On an NVIDIA H200, batch 128 of 363x360, forward / forward and the gradients that training needs
+(jax 0.11.2, 2026-11-26; decision 0060):
+
+================================  =============  ===========  ====================================
+case                              XLA's own      other        rule
+================================  =============  ===========  ====================================
+7x7/2, 3 to 64 ch, bfloat16       2.33 / 3.75    0.97 / 1.56  space to depth, 12 channels as 16
+whole stem in the form above      1.32 / 3.76    0.84 / 2.98  results in blocks of 2x2
+7x7, 2 to 1 ch, 91x90, float32    0.10 / 0.29    0.08 / 0.14  band matrix
+================================  =============  ===========  ====================================
 """
 
 from collections.abc import Callable
@@ -28,7 +39,14 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from rcmnet_jax.models.conv_forms import band_conv2d, patch_conv2d, plain_conv2d, scanned_conv2d
+from rcmnet_jax.models.conv_forms import (
+    band_conv2d,
+    blocked_conv2d,
+    patch_conv2d,
+    plain_conv2d,
+    scanned_conv2d,
+    space_to_depth_conv2d,
+)
 from rcmnet_jax.models.small_map_conv import small_map_conv2d
 from rcmnet_jax.models.winograd import winograd_conv2d
 
@@ -59,9 +77,9 @@ kaiming_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 torch_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
-def on_cpu() -> bool:
-    """Whether computations run on the CPU backend, where the special formulations pay."""
-    return jax.default_backend() == "cpu"
+def backend() -> str:
+    """``cpu``, ``gpu`` or ``tpu``: what computations run on, by which a formulation is chosen."""
+    return jax.default_backend()
 
 
 def conv2d(
@@ -78,20 +96,45 @@ def conv2d(
     Returns:
       (B, (H + 2 padding - k) // stride + 1, (W + ...) // stride + 1, D).
     """
-    kernel_size = kernel.shape[0]
+    by_shape = {"cpu": _conv2d_on_cpu, "gpu": _conv2d_on_gpu}.get(backend())
+    if by_shape is None:
+        return plain_conv2d(x_BxHxWxC, kernel, stride=stride, padding=padding)
+    return by_shape(x_BxHxWxC, kernel, stride, padding)
+
+
+def blocks_pay(height: int, width: int, *, kernel_size: int, stride: int, padding: int) -> bool:
+    """Whether a stem's convolution should give its results in blocks of 2x2: on GPU, even sides.
+
+    What follows, normalisation and max-pooling, works on blocks as well, and nothing has to be
+    laid out anew.
+    """
+    sides = [(n + 2 * padding - kernel_size) // stride + 1 for n in (height, width)]
+    return backend() == "gpu" and all(side % 2 == 0 for side in sides)
+
+
+def _conv2d_on_gpu(x_BxHxWxC, kernel, stride: int, padding: int) -> jax.Array:
+    """The choice by shape; each rule's measurement is in the second table above.
+
+    1x1 convolutions stay what they are, too: as a product after a strided selection XLA fuses
+    them into a Triton kernel, and aborts the process in doing so (jaxlib 0.11.2, 91x90 pixels).
+    """
+    kernel_size, _, channels, features = kernel.shape
+    if channels < PATCH_CHANNELS and 1 < stride < kernel_size:
+        return space_to_depth_conv2d(x_BxHxWxC, kernel, stride=stride, padding=padding)
+    few = max(channels, features) <= BAND_CHANNELS
+    if stride == 1 and few and x_BxHxWxC.shape[2] <= BAND_WIDTH:
+        return band_conv2d(x_BxHxWxC, kernel, padding=padding)
+    return plain_conv2d(x_BxHxWxC, kernel, stride=stride, padding=padding)
+
+
+def _conv2d_on_cpu(x_BxHxWxC, kernel, stride: int, padding: int) -> jax.Array:
+    """The choice by shape; each rule's measurement is in the first table above."""
+    kernel_size, _, channels, features = kernel.shape
     if kernel_size == 1 and padding == 0:
         # A 1x1 convolution is a matrix product over channels, after the strided selection. Of two
         # axes: the gradient of a product of four is laid out anew, for five times as long.
         x = x_BxHxWxC[:, ::stride, ::stride]
-        return (x.reshape(-1, x.shape[-1]) @ kernel[0, 0]).reshape(*x.shape[:3], -1)
-    if not on_cpu():
-        return plain_conv2d(x_BxHxWxC, kernel, stride=stride, padding=padding)
-    return _conv2d_on_cpu(x_BxHxWxC, kernel, stride, padding)
-
-
-def _conv2d_on_cpu(x_BxHxWxC, kernel, stride: int, padding: int) -> jax.Array:
-    """The choice by shape; each rule's measurement is in the table above."""
-    kernel_size, _, channels, features = kernel.shape
+        return (x.reshape(-1, channels) @ kernel[0, 0]).reshape(*x.shape[:3], -1)
     batch, height, width, _ = x_BxHxWxC.shape
     out_h, out_w = ((n + 2 * padding - kernel_size) // stride + 1 for n in (height, width))
     shortest = min(out_h, out_w)
@@ -131,6 +174,7 @@ class Conv(nn.Module):
       stride: in pixels, both directions.
       padding: zeros on each side, in pixels.
       use_bias: whether to add a bias per output channel.
+      in_blocks: give the results in blocks of 2x2, (B, h / 2, w / 2, 2, 2, D): see `blocks_pay`.
       dtype: compute type; parameters are stored as ``param_dtype``.
       kernel_init: initialiser of the (k, k, C, D) kernel.
       bias_init: initialiser of the (D,) bias.
@@ -141,6 +185,7 @@ class Conv(nn.Module):
     stride: int = 1
     padding: int = 0
     use_bias: bool = False
+    in_blocks: bool = False
     dtype: jnp.dtype = jnp.float32
     param_dtype: jnp.dtype = jnp.float32
     kernel_init: Callable = kaiming_normal
@@ -151,8 +196,9 @@ class Conv(nn.Module):
         shape = (self.kernel_size, self.kernel_size, x_BxHxWxC.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
         x = x_BxHxWxC.astype(self.dtype)
-        y = conv2d(x, kernel.astype(self.dtype), stride=self.stride, padding=self.padding)
+        convolve = blocked_conv2d if self.in_blocks else conv2d
+        y = convolve(x, kernel.astype(self.dtype), stride=self.stride, padding=self.padding)
         if self.use_bias:
             bias = self.param("bias", self.bias_init, (self.features,), self.param_dtype)
-            y = y + bias.astype(self.dtype)[None, None, None, :]
+            y = y + bias.astype(self.dtype).reshape((1,) * (y.ndim - 1) + bias.shape)
         return y

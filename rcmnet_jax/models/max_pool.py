@@ -5,29 +5,47 @@ Measured by ``python benchmarks/conv.py`` (jax 0.10.2, two cores of an AMD EPYC 
 differentiated by JAX 1.6 / 21 ms. The gradient below saves 2 % of a training step over that.
 """
 
+import itertools
+from collections.abc import Iterable
 from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax import lax
 
-from rcmnet_jax.models.conv import on_cpu
+from rcmnet_jax.models.conv import backend
 
 
 def max_pool(x_BxHxWxC: jax.Array, *, size: int, stride: int, padding: int = 0) -> jax.Array:
     """Max-pooling with explicit padding by minus infinity.
 
-    On CPU it is the maximum of strided slices, over rows and then over columns, because the
-    gradient of XLA's windowed reduction (select-and-scatter) is several times slower there
-    (benchmarks/conv.py). Values are the same. Where several entries of a window tie, the gradient
-    goes to one of them, as in XLA and PyTorch, though not always to the same one.
+    It is the maximum of strided slices, because the gradient of XLA's windowed reduction
+    (select-and-scatter) is several times slower, on CPU as on GPU. Values are the same. Where
+    several entries of a window tie, the gradient goes to one of them, as in XLA and PyTorch, though
+    not always to the same one.
     """
-    if not on_cpu():
+    if backend() not in ("cpu", "gpu"):
         return nn.max_pool(
             x_BxHxWxC, (size, size), (stride, stride), ((padding, padding), (padding, padding))
         )
     return _sliced_max_pool(x_BxHxWxC, size, stride, padding, x_BxHxWxC.shape[1:3])
+
+
+def max_pool_of_blocks(x_Bxhxwx2x2xC: jax.Array) -> jax.Array:
+    """`max_pool` of size 3, stride 2, padding 1, over a map that lies in blocks of 2x2.
+
+    Every entry of a window is a slice of blocks, without a stride: on GPU both directions are a
+    few times quicker.
+
+    Args:
+      x_Bxhxwx2x2xC: of `rcmnet_jax.models.conv_forms.blocked_conv2d`; rows 2 h, columns 2 w.
+
+    Returns:
+      (B, h, w, C).
+    """
+    return _block_max_pool(x_Bxhxwx2x2xC)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
@@ -45,6 +63,13 @@ def _max_and_place(x, size: int, stride: int, padding: int) -> tuple[jax.Array, 
     """The maximum of each window, and its place there: ``row * size + column``, uint8."""
     pads = ((0, 0), (padding, padding), (padding, padding), (0, 0))
     x = jnp.pad(x, pads, constant_values=-jnp.inf)
+    if backend() == "gpu":
+        # Over rows and columns at once: one kernel, where one after the other takes more.
+        ends = [(n - size) // stride * stride + 1 for n in x.shape[1:3]]
+        return _largest(
+            x[:, row : row + ends[0] : stride, column : column + ends[1] : stride]
+            for row, column in itertools.product(range(size), repeat=2)
+        )
     place = jnp.zeros((1,) * x.ndim, jnp.uint8)
     x, place = _running_max(x, place, 1, size, stride, step=size)
     return _running_max(x, place, 2, size, stride, step=1)
@@ -53,38 +78,76 @@ def _max_and_place(x, size: int, stride: int, padding: int) -> tuple[jax.Array, 
 def _sliced_max_pool_backward(
     size: int, stride: int, padding: int, sides: tuple[int, int], place, g
 ):
-    """Each entry of the input collects from the windows that have found it the largest.
-
-    Rows and columns fall into ``stride`` classes each, by the offsets in a window that meet them.
-    Every class is a sum over shifted windows, and the classes are laid side by side.
-    """
     batch, out_h, out_w, channels = g.shape
-    reach = -(-size // stride)
-    edges = ((0, 0), (reach - 1, reach - 1), (reach - 1, reach - 1), (0, 0))
-    g, place = jnp.pad(g, edges), jnp.pad(place, edges, constant_values=255)
-    high, wide = out_h + reach - 1, out_w + reach - 1
-
-    def collect(row_class: int, column_class: int) -> jax.Array:
-        total = jnp.zeros((batch, high, wide, channels), g.dtype)
-        for row in range(row_class, size, stride):
-            for column in range(column_class, size, stride):
-                top, left = reach - 1 - row // stride, reach - 1 - column // stride
-                window = (slice(None), slice(top, top + high), slice(left, left + wide))
-                here = place[window] == row * size + column
-                total = total + jnp.where(here, g[window], 0)
-        return total
-
-    classes = range(stride)
-    rows = [jnp.stack([collect(r, c) for c in classes], axis=3) for r in classes]
+    reach = -(-size // stride) - 1
+    # Counted from the padding, which comes off at the end: aligned with the image from the start it
+    # takes twice as long on CPU.
+    high, wide = out_h + reach, out_w + reach
+    rows = _collect(place, g, size, stride, 0, (high, wide))
     dx = jnp.stack(rows, axis=2).reshape(batch, high * stride, wide * stride, channels)
-    # Off with the padding; what no window reaches has none.
     lengths = [min(padding + side, n) for side, n in zip(sides, dx.shape[1:3], strict=True)]
     dx = dx[:, padding : lengths[0], padding : lengths[1]]
+    # What no window reaches has none.
     missing = [(0, side - n) for side, n in zip(sides, dx.shape[1:3], strict=True)]
     return (jnp.pad(dx, ((0, 0), *missing, (0, 0))),)
 
 
 _sliced_max_pool.defvjp(_sliced_max_pool_forward, _sliced_max_pool_backward)
+
+
+@jax.custom_vjp
+def _block_max_pool(x):
+    return _block_max_and_place(x)[0]
+
+
+def _block_max_and_place(x):
+    """As `_max_and_place`. Rows -1, 0 and 1 of a window are one of the block above and its own."""
+    high, wide = x.shape[1:3]
+    x = jnp.pad(x, ((0, 0), (1, 0), (1, 0), *((0, 0),) * 3), constant_values=-jnp.inf)
+    lines = ((0, 1), (1, 0), (1, 1))  # (block, line within it)
+    return _largest(
+        x[:, row : row + high, column : column + wide, i, j]
+        for (row, i), (column, j) in itertools.product(lines, repeat=2)
+    )
+
+
+def _block_max_pool_backward(place, g):
+    return (jnp.stack(_collect(place, g, 3, 2, 1, g.shape[1:3]), axis=3),)
+
+
+_block_max_pool.defvjp(_block_max_and_place, _block_max_pool_backward)
+
+
+def _collect(
+    place, g, size: int, stride: int, padding: int, blocks: tuple[int, int]
+) -> list[jax.Array]:
+    """Gradient of the input in so many blocks (h, w): each row of a block, (B, h, w, stride, C).
+
+    Each entry collects from the windows that have found it the largest. Line ``stride * r + p`` of
+    an axis lies in the windows ``r + e``, at their offset ``p + padding - stride * e``.
+    """
+    first, last = -((size - 1 - padding) // stride), (stride - 1 + padding) // stride
+    ends = [
+        (-first, n - 1 + last - (out - 1), 0) for n, out in zip(blocks, g.shape[1:3], strict=True)
+    ]
+    pads = ((0, 0, 0), *ends, (0, 0, 0))
+    g = lax.pad(g, jnp.zeros((), g.dtype), pads)
+    place = lax.pad(place, np.uint8(255), pads)
+
+    def at(row: int, column: int) -> jax.Array:
+        """Of all entries of one place in a block."""
+        total = jnp.zeros((g.shape[0], *blocks, g.shape[-1]), g.dtype)
+        for a, b in itertools.product(range(first, last + 1), repeat=2):
+            offsets = row + padding - stride * a, column + padding - stride * b
+            if all(0 <= offset < size for offset in offsets):
+                top, left = a - first, b - first
+                window = (slice(None), slice(top, top + blocks[0]), slice(left, left + blocks[1]))
+                here = place[window] == np.uint8(offsets[0] * size + offsets[1])
+                total = total + jnp.where(here, g[window], 0)
+        return total
+
+    lines = range(stride)
+    return [jnp.stack([at(i, j) for j in lines], axis=3) for i in lines]
 
 
 def _running_max(x, place, axis: int, size: int, stride: int, *, step: int):
@@ -101,8 +164,20 @@ def _running_max(x, place, axis: int, size: int, stride: int, *, step: int):
         other, other_place = (
             lax.slice_in_dim(a, offset, offset + length, stride, axis) for a in (x, place)
         )
-        # NaN is the only value unlike itself; it must come through.
-        larger = (other > best) | (other != other)
-        best = jnp.where(larger, other, best)
-        best_place = jnp.where(larger, other_place + jnp.uint8(step * offset), best_place)
+        best, best_place = _larger(best, best_place, other, other_place + jnp.uint8(step * offset))
     return best, best_place
+
+
+def _largest(entries: Iterable[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    """The largest of arrays of one shape, and its number among them, uint8."""
+    best, *others = entries
+    best_place = jnp.zeros(best.shape, jnp.uint8)
+    for number, other in enumerate(others, 1):
+        best, best_place = _larger(best, best_place, other, jnp.uint8(number))
+    return best, best_place
+
+
+def _larger(best, best_place, other, other_place) -> tuple[jax.Array, jax.Array]:
+    # NaN is the only value unlike itself; it must come through.
+    larger = (other > best) | (other != other)
+    return jnp.where(larger, other, best), jnp.where(larger, other_place, best_place)

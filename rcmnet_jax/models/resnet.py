@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from rcmnet_jax.models.cbam import CBAM
-from rcmnet_jax.models.conv import Conv
+from rcmnet_jax.models.conv import Conv, blocks_pay
 from rcmnet_jax.models.grid import Grid
-from rcmnet_jax.models.max_pool import max_pool
+from rcmnet_jax.models.max_pool import max_pool, max_pool_of_blocks
 from rcmnet_jax.models.norm import Norm
 
 STEMS = ("imagenet", "small")
@@ -32,13 +32,20 @@ class Stem(nn.Module):
     @nn.compact
     def __call__(self, x_BxHxWx3: jax.Array, *, train: bool) -> jax.Array:
         types: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        in_blocks = False
         if self.kind == "imagenet":
-            x = Conv(self.width, 7, stride=2, padding=3, name="conv", **types)(x_BxHxWx3)
+            shape: dict[str, Any] = {"kernel_size": 7, "stride": 2, "padding": 3}
+            in_blocks = blocks_pay(*x_BxHxWx3.shape[1:3], **shape)
+            x = Conv(self.width, **shape, in_blocks=in_blocks, name="conv", **types)(x_BxHxWx3)
         elif self.kind == "small":
             x = Conv(self.width, 3, padding=1, name="conv", **types)(x_BxHxWx3)
         else:
             raise ValueError(f"stem {self.kind!r} is not one of {STEMS}")
-        x = nn.relu(Norm(self.norm, name="norm", **types)(x, train=train))
+        x = Norm(self.norm, name="norm", **types)(x, train=train)
+        if in_blocks:
+            # The maximum before the ReLU: the same, and a quarter of the work after it.
+            return nn.relu(max_pool_of_blocks(x))
+        x = nn.relu(x)
         return max_pool(x, size=3, stride=2, padding=1) if self.kind == "imagenet" else x
 
 

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rcmnet_jax.models import BasicBlock, ResNetStage, Stem
+from rcmnet_jax.models import BasicBlock, ResNetStage, Stem, conv, max_pool
+from rcmnet_jax.models.conv_forms import blocked_conv2d
 from tests.models.noise import noise_variables, shapes_of
 
 X = np.random.default_rng(0).standard_normal((2, 6, 5, 8)).astype(np.float32)
@@ -66,3 +67,35 @@ def test_map_sizes_of_the_stems(kind, size, expected):
 def test_unknown_stem():
     with pytest.raises(ValueError, match="'large' is not one of"):
         shapes_of(Stem(4, "large"), (1, 32, 32, 3))
+
+
+@pytest.mark.parametrize("size", [(64, 64), (61, 66), (46, 45)])
+@pytest.mark.parametrize("norm", ["batch", "group"])
+def test_a_stem_on_a_gpu_is_the_same(monkeypatch, size, norm):
+    """Even sides lie in blocks of 2x2 there, from the convolution to the pool."""
+    x = np.random.default_rng(0).standard_normal((2, *size, 3)).astype(np.float32)
+    stem = Stem(8, norm=norm)
+    variables = noise_variables(stem, x.shape)
+
+    def value_and_gradients(params, x):
+        def apply(params, x):
+            rest = {key: tree for key, tree in variables.items() if key != "params"}
+            return stem.apply({"params": params, **rest}, x, train=True, mutable=["batch_stats"])
+
+        y, pull, statistics = jax.vjp(apply, params, x, has_aux=True)
+        cotangent = np.random.default_rng(1).standard_normal(y.shape).astype(np.float32)
+        return y, statistics, pull(jnp.asarray(cotangent))
+
+    found = {}
+    for backend in ("cpu", "gpu"):
+        for module in (conv, max_pool):
+            monkeypatch.setattr(module, "backend", lambda backend=backend: backend)
+        found[backend] = jax.jit(lambda *a: value_and_gradients(*a))(variables["params"], x)
+    for ours, reference in zip(*map(jax.tree.leaves, found.values()), strict=True):
+        scale = np.abs(reference).max()
+        np.testing.assert_allclose(ours, reference, rtol=1e-4, atol=1e-5 * scale)
+
+
+def test_blocks_need_an_even_map():
+    with pytest.raises(ValueError, match="31x31 results"):
+        blocked_conv2d(jnp.zeros((1, 61, 61, 3)), jnp.zeros((7, 7, 3, 4)), stride=2, padding=3)
