@@ -82,10 +82,10 @@ class Side:
 
     def close(self) -> None:
         """Ends the process."""
-        for stream in (self._process.stdin, self._process.stdout):
+        for stream in filter(None, (self._process.stdin, self._process.stdout)):
             # What is left to be sent to a side that has ended is of no use to anyone.
             with contextlib.suppress(BrokenPipeError):
-                stream.close()  # type: ignore[union-attr]
+                stream.close()
         self._process.wait()
 
 

@@ -65,6 +65,7 @@ class Container:
             else:
                 self._archive = zipfile.ZipFile(path)
                 self.names = self._check_entries(self._archive)
+        # NotImplementedError is what zipfile raises for versions and compressions it does not know.
         except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
             if isinstance(error, CheckpointError):
                 raise

@@ -1,7 +1,7 @@
 """Formulations of one convolution, each the quickest for some shapes on some backend.
 
 `rcmnet_jax.models.conv` chooses among them and among `rcmnet_jax.models.winograd`'s. Values and
-gradients are equal (tests/models/test_conv.py).
+gradients are equal (tests/models/test_conv_forms.py).
 """
 
 from functools import partial, reduce

@@ -7,8 +7,8 @@ image is cut into tiles of 4x4 pixels that overlap by two, each gives 2x2 result
 
 The transforms are sums and differences of neighbours (those of the kernel also halves), and the
 products, summed over channels, are 16 matrix products. The result is within 1e-6 of float64
-(tests/models/test_conv.py), no farther than that of XLA's convolution. Larger tiles save more and
-lose digits; F(4x4, 3x3) is ten times less exact.
+(tests/models/test_winograd.py), no farther than that of XLA's convolution. Larger tiles save more
+and lose digits; F(4x4, 3x3) is ten times less exact.
 
 Dimensions: B images, H and W pixels, C channels in, D out, P = 16 positions in a tile, T tiles.
 """
