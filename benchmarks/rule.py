@@ -1,7 +1,8 @@
-"""What one rule of `models/conv.py` is worth: a whole network with it and without, in turns.
+"""What a rule of `models/conv.py` or `models/winograd.py` is worth: a network with and without.
 
     python benchmarks/rule.py --without SMALL_MAP_PIXELS=0 --model resnet18 --size 64
     python benchmarks/rule.py --without WINOGRAD_CHANNELS=9999 --model rcmnet --size 96
+    python benchmarks/rule.py --without NARROW_CHANNELS=0 --model resnet18 --size 128
 
 Both are compiled in one process, checked against each other, and called alternately: images a
 second of the forward pass and of the gradients of a training step, median with quartiles, by the
@@ -31,14 +32,17 @@ def main() -> None:
     args = parser.parse_args()
     use_huge_pages()
     configure_runtime()
-    from rcmnet_jax.models import conv
+    from rcmnet_jax.models import conv, winograd
 
     constant, value = args.without.split("=")
-    settings = {"with": getattr(conv, constant), "without": float(value)}
+    module = next((m for m in (conv, winograd) if hasattr(m, constant)), None)
+    if module is None:
+        parser.error(f"neither models/conv.py nor models/winograd.py has {constant}")
+    settings = {"with": getattr(module, constant), "without": float(value)}
     tasks = {}
     for name, setting in settings.items():
         # Read while a network is traced, which the first call does.
-        setattr(conv, constant, setting)
+        setattr(module, constant, setting)
         for task, call in compiled_tasks(args).items():
             tasks[task, name] = call, call()
     for task in ("forward", "train"):

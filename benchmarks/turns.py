@@ -191,13 +191,18 @@ def _deviation(ours: Path, theirs: Path, case: Case, name: str) -> dict[str, flo
     """Relative deviation of each output, measured as `TOLERANCE` says.
 
     Raises:
-      SideError: they are not the same network.
+      SideError: they are not the same network, or an output is not finite.
     """
 
     def size(x: np.ndarray) -> float:
         return float(np.abs(x).max() if case.dtype == "float32" else np.sqrt(np.mean(x * x)))
 
     with np.load(ours) as a, np.load(theirs) as b:
+        for side, outputs in ((OURS, a), (name, b)):
+            for key in outputs.files:
+                # Nothing compares with one of these, so no tolerance would catch it.
+                if not np.isfinite(outputs[key]).all():
+                    raise SideError(f"{case.name}: {key} of {side} is not finite, nothing is timed")
         found = {key: size(a[key] - b[key]) / max(size(a[key]), 1e-30) for key in a.files}
     worst = max(found, key=lambda key: found[key])
     if not found[worst] <= TOLERANCE[case.dtype]:

@@ -31,9 +31,8 @@ TURNED = [3, 1, 2, 0]
 # Transformed tiles that are held at once, in bytes: a few megabytes stay in the cache. Measured on
 # 64 channels at 16x16, batch 64, two cores: 2.2 ms in groups of 8 MB, 3.5 in one of 17 MB.
 GROUP_BYTES = 9e6
-# Up to so many channels a product over tiles is too narrow for the library to share among cores, so
-# there are two, side by side. Kernel gradient of 64 channels at 32x32, batch 64, two Zen 4 cores: 45
-# to 38 ms, and less memory moved: a training step of ResNet18 at 128 pixels gains 4 to 12 %.
+# Up to so many channels the sum over tiles is a product too narrow for the library to share well
+# among cores, so there are two, side by side. What whole training steps gain: docs/performance.md.
 NARROW_CHANNELS = 64
 
 

@@ -114,9 +114,11 @@ def test_another_network_is_noticed_before_anything_is_timed(tmp_path):
         turns._deviation(*files, case, "torch_eager")
     np.savez(files[1], logits=np.ones(3) * 1.0001, loss=2.0)
     assert turns._deviation(*files, case, "torch_eager")["logits"] == pytest.approx(1e-4, rel=1e-3)
-    np.savez(files[1], logits=np.full(3, np.nan), loss=2.0)
-    with pytest.raises(SideError, match="logits"):
+    np.savez(files[1], logits=np.ones(3), loss=np.nan)
+    with pytest.raises(SideError, match="loss of torch_eager is not finite"):
         turns._deviation(*files, case, "torch_eager")
+    with pytest.raises(SideError, match="loss of ours is not finite"):
+        turns._deviation(*files[::-1], case, "torch_eager")
 
 
 def test_bfloat16_is_compared_by_the_whole_of_an_output(tmp_path):
