@@ -161,6 +161,9 @@ class Run:
             order.batch_size,
             f"going on from step {self.progress.step}" if self.progress.step else "from scratch",
         )
+        if jax.default_backend() != "cpu":
+            # XLA times many kernels there, and the bar stands still meanwhile.
+            logger.info("compiling: minutes at the first start, then kept for the next")
 
     def finish(self) -> dict[str, Any]:
         """Trains to the end and scores."""
