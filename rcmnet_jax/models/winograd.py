@@ -95,7 +95,7 @@ def _kernel_gradient(x, g) -> jax.Array:
         )
     total_PxCxD = jnp.swapaxes(total_PxDxC, 1, 2)
     back = np.kron(KERNEL, KERNEL).T.astype(np.float32)
-    return (back @ total_PxCxD.reshape(16, -1)).reshape(3, 3, channels, features)
+    return jnp.matmul(back, total_PxCxD.reshape(16, -1)).reshape(3, 3, channels, features)
 
 
 def _sum_over_tiles(x, g) -> jax.Array:
