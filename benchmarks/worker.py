@@ -36,11 +36,11 @@ def main() -> None:
         request = json.loads(line)
         try:
             answer = getattr(worker, request.pop("do"))(**request)
-        except Exception as error:
+        except Exception as error:  # Whatever a framework raises, the other sides go on.
             traceback.print_exc()
-            answer = {
-                "error": f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200]}"
-            }
+            # Some have no message.
+            first_line = str(error).strip().partition("\n")[0]
+            answer = {"error": f"{type(error).__name__}: {first_line[:200]}"}
         answers.write(json.dumps(answer) + "\n")
 
 

@@ -65,10 +65,10 @@ class Container:
             else:
                 self._archive = zipfile.ZipFile(path)
                 self.names = self._check_entries(self._archive)
+        except CheckpointError:
+            raise
         # NotImplementedError is what zipfile raises for versions and compressions it does not know.
         except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-            if isinstance(error, CheckpointError):
-                raise
             raise CheckpointError(
                 f"{path} cannot be opened as a bundle ({error}): download or export it again"
             ) from error

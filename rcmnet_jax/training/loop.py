@@ -161,7 +161,7 @@ class Run:
             order.batch_size,
             f"going on from step {self.progress.step}" if self.progress.step else "from scratch",
         )
-        if jax.default_backend() != "cpu":
+        if jax.default_backend() != "cpu" and self.progress.epoch < self.config.train.epochs:
             # XLA times many kernels there, and the bar stands still meanwhile.
             logger.info("compiling: minutes at the first start, then kept for the next")
 
