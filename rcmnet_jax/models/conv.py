@@ -61,7 +61,7 @@ SMALL_MAP_CHANNELS = 64
 # A product with a band matrix pays up to so many channels in and out, and pixels in a row.
 BAND_CHANNELS = 2
 BAND_WIDTH = 128
-# Fewer channels than this have patches too short for a matrix product.
+# Pixels of fewer channels than this are too short to be copied into patches one by one.
 PATCH_CHANNELS = 9
 # From so many output channels the kernel gradient is taken in a scan.
 SCANNED_CHANNELS = 32
@@ -161,7 +161,9 @@ def _conv2d_on_cpu(x_BxHxWxC, kernel, stride: int, padding: int) -> jax.Array:
     if alone and features >= SCANNED_CHANNELS:
         work = batch * out_h * out_w * kernel.size
         one_core = features <= ONE_CORE_CHANNELS and batch % PARTS == 0 and work >= PARTED_WORK
-        return scanned_conv2d(x_BxHxWxC, kernel, stride, padding, PARTS if one_core else 1)
+        parts = PARTS if one_core else 1
+        by_planes = channels < PATCH_CHANNELS
+        return scanned_conv2d(x_BxHxWxC, kernel, stride, padding, parts, by_planes)
     return plain_conv2d(x_BxHxWxC, kernel, stride=stride, padding=padding)
 
 

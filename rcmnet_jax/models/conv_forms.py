@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-# How many rows of patches a scan holds at once, where a group is more than two images: about a
-# megabyte or two. Two, because an operation is cut for several cores between images.
-ROWS_AT_ONCE = 2048
+# How many patches a scan holds at once, where a group is more than two images: a few megabytes,
+# fewer patches of many channels. Two, because an operation is cut for several cores between images.
+PATCHES_AT_ONCE = 2048
+NARROW_PATCHES_AT_ONCE = 8192
 # Channels that NVIDIA's matrix units take at once in half precision.
 CHANNEL_MULTIPLE = 8
 
@@ -55,16 +56,22 @@ def patch_conv2d(
     return (patches @ taps).reshape(batch, out_h, out_w, -1)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
 def scanned_conv2d(
-    x_BxHxWxC: jax.Array, kernel: jax.Array, stride: int, padding: int, parts: int = 1
+    x_BxHxWxC: jax.Array,
+    kernel: jax.Array,
+    stride: int,
+    padding: int,
+    parts: int = 1,
+    by_planes: bool = False,
 ) -> jax.Array:
     """`plain_conv2d` whose kernel gradient is a sum over a few images at a time.
 
     The gradient is the product of the result's gradient with the patches of the input. The patches
     of a whole batch are nine times the input or more; of a few images they stay in the cache.
-    The result is computed in so many parts of the batch, which must divide it: operations that
-    wait for nothing from each other, and run on several cores where one of them takes only one.
+    By planes, each tap is a row of patches, for few channels; otherwise it is some columns. The
+    result is computed in so many parts of the batch, which must divide it: operations that wait for
+    nothing from each other, and run on several cores where one of them takes only one.
     """
     convolve = partial(plain_conv2d, kernel=kernel, stride=stride, padding=padding)
     if parts == 1:
@@ -72,16 +79,17 @@ def scanned_conv2d(
     return jnp.concatenate([convolve(x) for x in jnp.split(x_BxHxWxC, parts)])
 
 
-def _scanned_forward(x, kernel, stride: int, padding: int, parts: int):
-    return scanned_conv2d(x, kernel, stride, padding, parts), (x, kernel)
+def _scanned_forward(x, kernel, *how):
+    return scanned_conv2d(x, kernel, *how), (x, kernel)
 
 
-def _scanned_backward(stride: int, padding: int, parts: int, residuals, g):
+def _scanned_backward(stride: int, padding: int, parts: int, by_planes: bool, residuals, g):
     del parts
     x, kernel = residuals
     # What is not asked for (of images, of frozen kernels) the compiler leaves out.
     _, pull = jax.vjp(lambda x: plain_conv2d(x, kernel, stride=stride, padding=padding), x)
-    return pull(g)[0], _kernel_gradient(x, g, kernel.shape[0], stride, padding)
+    of_kernel = _kernel_gradient_by_planes if by_planes else _kernel_gradient
+    return pull(g)[0], of_kernel(x, g, kernel.shape[0], stride, padding)
 
 
 scanned_conv2d.defvjp(_scanned_forward, _scanned_backward)
@@ -90,7 +98,7 @@ scanned_conv2d.defvjp(_scanned_forward, _scanned_backward)
 def _kernel_gradient(x, g, k: int, stride: int, padding: int) -> jax.Array:
     """Gradient (k, k, C, D) of a convolution's kernel, in a scan over groups of images."""
     batch, out_h, out_w, features = g.shape
-    at_once = _images_at_once(batch, out_h * out_w)
+    at_once = _images_at_once(batch, out_h * out_w, PATCHES_AT_ONCE)
     # Padded before the scan: within it the compiler would pad anew for each window.
     x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
 
@@ -101,20 +109,55 @@ def _kernel_gradient(x, g, k: int, stride: int, padding: int) -> jax.Array:
         # This way round the longer side is the contiguous one of the product.
         return total_DxP + g.reshape(-1, features).T @ patches, None
 
-    def groups(a):
-        return a.reshape(batch // at_once, at_once, *a.shape[1:])
-
     zeros = jnp.zeros((features, k * k * x.shape[-1]), g.dtype)
-    total_DxP, _ = jax.lax.scan(add, zeros, (groups(x), groups(g)))
+    total_DxP, _ = lax.scan(add, zeros, (_groups(x, at_once), _groups(g, at_once)))
     return total_DxP.T.reshape(k, k, x.shape[-1], features)
 
 
-def _images_at_once(batch: int, positions: int) -> int:
-    """The most images that divide the batch and whose patches are at most `ROWS_AT_ONCE` rows."""
+def _kernel_gradient_by_planes(x, g, k: int, stride: int, padding: int) -> jax.Array:
+    """`_kernel_gradient` for few channels, with a row of patches for each tap.
+
+    A pixel of three channels is too short to be copied quickly, a row of an image is not. So the
+    images are taken apart into planes, one for each channel and place in a block of stride x stride
+    pixels: what a tap sees is then a slice of a plane. Two products, of half the kernel's rows
+    each, may run at the same time.
+    """
+    batch, out_h, out_w, features = g.shape
+    channels = x.shape[-1]
+    at_once = _images_at_once(batch, out_h * out_w, NARROW_PATCHES_AT_ONCE)
+    blocks = _blocks(x, k, stride, padding)
+    # Rows of a block, places in a row of it times channels, images, rows and columns of blocks.
+    planes = blocks.transpose(0, 2, 4, 5, 1, 3).reshape(batch, stride, -1, *blocks.shape[1:4:2])
+    halves = range(-(-k // 2)), range(-(-k // 2), k)
+
+    def add(totals, images):
+        planes, g = images
+        planes = planes.swapaxes(0, 1).swapaxes(1, 2)
+        in_row = [
+            planes[:, : (k - first) * channels, ..., first // stride : first // stride + out_w]
+            for first in range(0, k, stride)
+        ]
+        taps = jnp.concatenate(in_row, axis=1)
+        products = []
+        for rows in halves:
+            seen = [taps[i % stride, :, :, i // stride : i // stride + out_h] for i in rows]
+            patches_PxT = lax.optimization_barrier(jnp.stack(seen).reshape(-1, g[..., 0].size))
+            products.append(patches_PxT @ g.reshape(-1, features))
+        return jax.tree.map(jnp.add, totals, products), None
+
+    zeros = [jnp.zeros((len(rows) * k * channels, features), g.dtype) for rows in halves]
+    totals, _ = lax.scan(add, zeros, (_groups(planes, at_once), _groups(g, at_once)))
+    return jnp.concatenate(totals).reshape(k, k, channels, features)
+
+
+def _groups(images, at_once: int) -> jax.Array:
+    return images.reshape(-1, at_once, *images.shape[1:])
+
+
+def _images_at_once(batch: int, positions: int, patches: int) -> int:
+    """The most images that divide the batch and have at most so many patches together."""
     return max(
-        n
-        for n in range(1, batch + 1)
-        if batch % n == 0 and (n <= 2 or n * positions <= ROWS_AT_ONCE)
+        n for n in range(1, batch + 1) if batch % n == 0 and (n <= 2 or n * positions <= patches)
     )
 
 
@@ -148,18 +191,9 @@ def space_to_depth_conv2d(
     same way: few channels become many, which is what matrix units are made for.
     """
     k, _, channels, features = kernel.shape
-    batch, height, width, _ = x_BxHxWxC.shape
-    # Blocks that the kernel covers, and that all its places cover, in each direction.
+    x = _blocks(x_BxHxWxC, k, stride, padding)
+    x = x.transpose(0, 1, 3, 2, 4, 5).reshape(len(x), *x.shape[1:4:2], -1)
     taps = -(-k // stride)
-    high, wide = ((n + 2 * padding - k) // stride + taps for n in (height, width))
-    # Pixels that no result looks at are cut off: a negative padding.
-    rows, columns = (
-        (padding, blocks * stride - padding - n, 0) for n, blocks in ((height, high), (width, wide))
-    )
-    zero = jnp.zeros((), x_BxHxWxC.dtype)
-    x = lax.pad(x_BxHxWxC, zero, ((0, 0, 0), rows, columns, (0, 0, 0)))
-    x = x.reshape(batch, high, stride, wide, stride, channels)
-    x = x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, high, wide, -1)
     beyond = (0, taps * stride - k)
     kernel = jnp.pad(kernel, (beyond, beyond, (0, 0), (0, 0)))
     kernel = kernel.reshape(taps, stride, taps, stride, channels, features)
@@ -168,6 +202,23 @@ def space_to_depth_conv2d(
     spare = -x.shape[-1] % CHANNEL_MULTIPLE
     x = jnp.pad(x, (*((0, 0),) * 3, (0, spare)))
     return plain_conv2d(x, jnp.pad(kernel, ((0, 0), (0, 0), (0, spare), (0, 0))))
+
+
+def _blocks(x, k: int, stride: int, padding: int) -> jax.Array:
+    """Padded images in blocks of stride x stride pixels: (B, h, stride, w, stride, C).
+
+    As many blocks as a kernel of so many pixels sees: what no result looks at is cut off.
+    """
+    batch, height, width, channels = x.shape
+    # Blocks that the kernel covers, and that all its places cover, in each direction.
+    taps = -(-k // stride)
+    high, wide = ((n + 2 * padding - k) // stride + taps for n in (height, width))
+    # Cutting off is a negative padding.
+    rows, columns = (
+        (padding, blocks * stride - padding - n, 0) for n, blocks in ((height, high), (width, wide))
+    )
+    x = lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), rows, columns, (0, 0, 0)))
+    return x.reshape(batch, high, stride, wide, stride, channels)
 
 
 def blocked_conv2d(

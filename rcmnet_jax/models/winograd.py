@@ -31,9 +31,11 @@ TURNED = [3, 1, 2, 0]
 # Transformed tiles that are held at once, in bytes: a few megabytes stay in the cache. Measured on
 # 64 channels at 16x16, batch 64, two cores: 2.2 ms in groups of 8 MB, 3.5 in one of 17 MB.
 GROUP_BYTES = 9e6
-# Up to so many channels the sum over tiles is a product too narrow for the library to share well
-# among cores, so there are two, side by side. What whole training steps gain: docs/performance.md.
-NARROW_CHANNELS = 64
+# The positions in a tile, by its rows: XLA writes a stack of up to eight arrays in one pass.
+HALVES = (slice(0, 2), slice(2, 4))
+# Up to so many channels the kernel gradient is a product of each half, side by side, with the
+# gradient's tiles along the rows. What whole training steps gain: docs/performance.md.
+HALVED_CHANNELS = 256
 
 
 @jax.custom_vjp
@@ -82,8 +84,8 @@ winograd_conv2d.defvjp(_forward, _backward)
 def _kernel_gradient(x, g) -> jax.Array:
     """``G^T [sum over tiles of (B^T d B) (A g A^T)] G``: the transpose of the convolution."""
     channels, features = x.shape[-1], g.shape[-1]
-    narrow = max(channels, features) <= NARROW_CHANNELS
-    of_tiles = _narrow_sum_over_tiles if narrow else _sum_over_tiles
+    halved = max(channels, features) <= HALVED_CHANNELS
+    of_tiles = _halved_sum_over_tiles if halved else _sum_over_tiles
     at_once = _images_at_once(x.shape, (channels, features))
     if at_once == len(x):
         total_PxDxC = of_tiles(x, g)
@@ -101,19 +103,23 @@ def _kernel_gradient(x, g) -> jax.Array:
 
 def _sum_over_tiles(x, g) -> jax.Array:
     """Transformed gradients (B, H, W, D) times transformed inputs (B, H, W, C): (P, D, C)."""
-    return lax.dot_general(_spread(g), _tiles(x), (((1,), (1,)), ((0,), (0,))))
+    corners = _corners(g)
+    spread_PxTxD = jnp.concatenate([_sandwich(RESULT.T, corners, rows) for rows in HALVES])
+    return lax.dot_general(spread_PxTxD, _tiles(x), (((1,), (1,)), ((0,), (0,))))
 
 
-def _narrow_sum_over_tiles(x, g) -> jax.Array:
+def _halved_sum_over_tiles(x, g) -> jax.Array:
     """`_sum_over_tiles` as two products, of eight positions each, that may run at the same time.
 
-    The library takes the left side with its tiles along the rows, or not at all. The barrier keeps
-    the compiler from turning it back.
+    The library is quickest where the left side has its tiles along the rows. So the gradient is
+    turned, before it is spread to four times its size, and barriers keep the compiler from turning
+    it back.
     """
+    corners = lax.optimization_barrier(_corners(g, turned=True))
     halves = []
-    for places in (slice(0, 2), slice(2, 4)):
-        spread_PxDxT = lax.optimization_barrier(jnp.swapaxes(_spread(g, places), 1, 2))
-        tiles_PxTxC = _tiles(x, places=places)
+    for rows in HALVES:
+        spread_PxDxT = lax.optimization_barrier(_sandwich(RESULT.T, corners, rows))
+        tiles_PxTxC = _half_of_tiles(x, rows)
         halves.append(lax.dot_general(spread_PxDxT, tiles_PxTxC, (((2,), (1,)), ((0,), (0,)))))
     return jnp.concatenate(halves)
 
@@ -124,39 +130,52 @@ def _transform_kernel(kernel) -> jax.Array:
     return (both @ kernel.reshape(9, -1)).reshape(16, *kernel.shape[2:])
 
 
-def _tiles(x, matrix=INPUT, places: slice = slice(None)) -> jax.Array:
-    """``B^T d B`` of every tile, or of some of its four rows of positions: (P, T, C)."""
+def _tiles(x, matrix=INPUT) -> jax.Array:
+    """``B^T d B`` of every tile: (P, T, C)."""
+    return jnp.concatenate([_half_of_tiles(x, rows, matrix) for rows in HALVES])
+
+
+def _half_of_tiles(x, rows: slice, matrix=INPUT) -> jax.Array:
+    """``B^T d B`` of every tile, two of its four rows of positions: (P / 2, T, C)."""
     height, width, channels = x.shape[1:]
     down, across = -(-height // 2), -(-width // 2)
     # One pixel before, one behind, and one more where the side is odd.
     x = jnp.pad(x, ((0, 0), (1, 2 * down + 1 - height), (1, 2 * across + 1 - width), (0, 0)))
-    rows = [x[:, i : i + 2 * down - 1 : 2] for i in range(4)]
-    x = jnp.stack(_combine(matrix[places], rows))
-    columns = [x[:, :, :, j : j + 2 * across - 1 : 2] for j in range(4)]
-    return jnp.stack(_combine(matrix, columns), axis=1).reshape(4 * len(x), -1, channels)
+    pixels = [
+        [x[:, i : i + 2 * down - 1 : 2, j : j + 2 * across - 1 : 2] for j in range(4)]
+        for i in range(4)
+    ]
+    # Before the halves are joined: the compiler then writes each in one pass.
+    return _sandwich(matrix, pixels, rows).reshape(8, -1, channels)
+
+
+def _corners(g, turned: bool = False) -> jax.Array:
+    """The result in each row and column of every tile: (2, 2, T, D), or turned (2, 2, D, T)."""
+    batch, height, width, features = g.shape
+    down, across = -(-height // 2), -(-width // 2)
+    g = jnp.pad(g, ((0, 0), (0, 2 * down - height), (0, 2 * across - width), (0, 0)))
+    g = g.reshape(batch, down, 2, across, 2, features)
+    if turned:
+        return g.transpose(2, 4, 5, 0, 1, 3).reshape(2, 2, features, -1)
+    return g.transpose(2, 4, 0, 1, 3, 5).reshape(2, 2, -1, features)
 
 
 def _results(products_PxTxD, matrix, shape: tuple[int, int, int]) -> jax.Array:
     """``A^T m A`` of every tile, side by side: (B, H, W, D)."""
     batch, height, width = shape
     down, across = -(-height // 2), -(-width // 2)
-    m = products_PxTxD.reshape(4, 4, batch, down, across, -1)
-    # Over the columns of each row of products, then over rows: results[row][column].
-    columns = zip(*(_combine(matrix, list(m[i])) for i in range(4)), strict=True)
-    results = zip(*(_combine(matrix, rows) for rows in columns), strict=True)
+    products = products_PxTxD.reshape(4, 4, batch, down, across, -1)
+    results = _sandwich(matrix, products).reshape(2, 2, batch, down, across, -1)
     # The places in a tile go next to the tiles.
-    y = jnp.stack([jnp.stack(row, axis=3) for row in results], axis=2)
-    return y.reshape(batch, 2 * down, 2 * across, -1)[:, :height, :width]
+    y = results.transpose(2, 3, 0, 4, 1, 5).reshape(batch, 2 * down, 2 * across, -1)
+    return y[:, :height, :width]
 
 
-def _spread(g, places: slice = slice(None)) -> jax.Array:
-    """``A g A^T`` of every tile's results, or of some rows of positions: (P, T, D)."""
-    height, width, features = g.shape[1:]
-    down, across = -(-height // 2), -(-width // 2)
-    g = jnp.pad(g, ((0, 0), (0, 2 * down - height), (0, 2 * across - width), (0, 0)))
-    g = jnp.stack(_combine(RESULT.T[places], [g[:, i::2] for i in range(2)]))
-    columns = [g[:, :, :, j::2] for j in range(2)]
-    return jnp.stack(_combine(RESULT.T, columns), axis=1).reshape(4 * len(g), -1, features)
+def _sandwich(matrix: np.ndarray, parts, rows: slice = slice(None)) -> jax.Array:
+    """``M p M^T`` of parts p[row][column], or some of its rows, entry by entry: (entries, ...)."""
+    columns = [_combine(matrix[rows], column) for column in zip(*parts, strict=True)]
+    entries = [_combine(matrix, row) for row in zip(*columns, strict=True)]
+    return jnp.stack([entry for row in entries for entry in row])
 
 
 def _combine(matrix: np.ndarray, parts: Sequence[jax.Array]) -> list[jax.Array]:

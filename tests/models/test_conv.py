@@ -60,9 +60,17 @@ def test_convolution(kernel, stride, padding):
 )
 def test_only_large_convolutions_of_one_core_are_cut(monkeypatch, batch, features, parts):
     monkeypatch.setattr(conv.jax, "device_count", lambda: 1)
-    monkeypatch.setattr(conv, "scanned_conv2d", lambda *arguments: arguments[-1])
+    monkeypatch.setattr(conv, "scanned_conv2d", lambda x, kernel, *how: how[2])
     x = np.zeros((batch, 64, 64, 3), np.float32)
     assert conv2d(x, np.zeros((7, 7, 3, features)), stride=2, padding=3) == parts
+
+
+@pytest.mark.parametrize(("channels", "by_planes"), [(1, True), (3, True), (64, False)])
+def test_few_channels_are_taken_by_planes(monkeypatch, channels, by_planes):
+    monkeypatch.setattr(conv.jax, "device_count", lambda: 1)
+    monkeypatch.setattr(conv, "scanned_conv2d", lambda x, kernel, *how: how[-1])
+    x = np.zeros((2, 64, 64, channels), np.float32)
+    assert conv2d(x, np.zeros((7, 7, channels, 64)), stride=2, padding=3) == by_planes
 
 
 # Case -> batch, side, channels in and out, kernel, stride, padding; and what the rule takes.
@@ -115,10 +123,11 @@ def test_half_precision_is_not_for_winograd(monkeypatch, dtype):
     "ours",
     [
         lambda x, w: scanned_conv2d(x, w, 1, 1),
+        lambda x, w: scanned_conv2d(x, w, 1, 1, 1, True),
         lambda x, w: small_map_conv2d(x, w, 1, 1),
         winograd_conv2d,
     ],
-    ids=["scan", "pixels", "winograd"],
+    ids=["scan", "planes", "pixels", "winograd"],
 )
 def test_second_derivatives(ours):
     x, weights = noise(2, 5, 5, 3), noise(3, 3, 3, 4)

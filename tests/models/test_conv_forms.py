@@ -18,19 +18,24 @@ from tests.models.formulations import (
 
 
 @pytest.mark.parametrize(
-    ("kernel", "stride", "padding"), [(3, 1, 1), (3, 2, 1), (7, 2, 3), (5, 1, 0)]
+    ("kernel", "stride", "padding"), [(3, 1, 1), (3, 2, 1), (7, 2, 3), (5, 1, 0), (8, 3, 2)]
 )
 @pytest.mark.parametrize("batch", [1, 3, 8])
-def test_kernel_gradient_in_a_scan(monkeypatch, kernel, stride, padding, batch):
-    # So few rows at once that eight images are several groups.
-    monkeypatch.setattr(conv_forms, "ROWS_AT_ONCE", 100)
+@pytest.mark.parametrize("by_planes", [False, True])
+def test_kernel_gradient_in_a_scan(monkeypatch, kernel, stride, padding, batch, by_planes):
+    # So few patches at once that eight images are several groups.
+    monkeypatch.setattr(conv_forms, "PATCHES_AT_ONCE", 100)
+    monkeypatch.setattr(conv_forms, "NARROW_PATCHES_AT_ONCE", 100)
     x, weights = noise(batch, 9, 8, 5), noise(kernel, kernel, 5, 4)
+
+    def scanned(x, weights, stride, padding):
+        return scanned_conv2d(x, weights, stride, padding, 1, by_planes)
 
     @jax.jit
     def both(x, weights):
-        ours = value_and_gradients(lambda x, w: scanned_conv2d(x, w, stride, padding), x, weights)
-        plain = partial(plain_conv2d, stride=stride, padding=padding)
-        return ours, value_and_gradients(plain, x, weights)
+        how = {"stride": stride, "padding": padding}
+        ours = value_and_gradients(partial(scanned, **how), x, weights)
+        return ours, value_and_gradients(partial(plain_conv2d, **how), x, weights)
 
     ours, reference = both(x, weights)
     jax.tree.map(assert_close, ours, reference)
@@ -50,12 +55,12 @@ def test_parts_of_a_batch_are_the_whole():
 
 
 def test_groups_of_images_divide_the_batch_and_stay_small():
-    assert conv_forms._images_at_once(64, 256) == 8
-    assert conv_forms._images_at_once(64, 1024) == 2
+    assert conv_forms._images_at_once(64, 256, 2048) == 8
+    assert conv_forms._images_at_once(64, 1024, 2048) == 2
     # Two even where that is too many rows: one image keeps only one core busy.
-    assert conv_forms._images_at_once(16, 8190) == 2
-    assert conv_forms._images_at_once(7, 400) == 1
-    assert conv_forms._images_at_once(6, 400) == 3
+    assert conv_forms._images_at_once(16, 8190, 2048) == 2
+    assert conv_forms._images_at_once(7, 400, 2048) == 1
+    assert conv_forms._images_at_once(6, 400, 2048) == 3
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 2), (3, 2), (4, 4), (5, 3)])

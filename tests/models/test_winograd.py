@@ -20,9 +20,9 @@ from tests.models.formulations import (
 
 @pytest.mark.parametrize("batch", [1, 3, 4])
 @pytest.mark.parametrize("size", [(2, 2), (3, 5), (6, 4), (7, 8)])
-@pytest.mark.parametrize("narrow_channels", [0, 64])
-def test_winograd(monkeypatch, batch, size, narrow_channels):
-    monkeypatch.setattr(winograd, "NARROW_CHANNELS", narrow_channels)
+@pytest.mark.parametrize("halved_channels", [0, 256])
+def test_winograd(monkeypatch, batch, size, halved_channels):
+    monkeypatch.setattr(winograd, "HALVED_CHANNELS", halved_channels)
     # So few bytes at once that three and four images are several groups.
     monkeypatch.setattr(winograd, "GROUP_BYTES", 16 * 6 * 9 * 4 * 2)
     x, weights = noise(batch, *size, CHANNELS_IN), noise(3, 3, CHANNELS_IN, CHANNELS_OUT)
