@@ -7,18 +7,18 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from benchmarks.data import MEAN, STD, batch_of, order_of, split_of
 from benchmarks.flops import matrix_flops
 from benchmarks.plan import CLASSES, EPOCH_STEPS, FROZEN_EPOCHS, TASKS, Case
+from configs.base import base_config
 from rcmnet_jax.data.augment import Augmentation, standardize
 from rcmnet_jax.explain import grad_cam
 from rcmnet_jax.interop.torch import to_torch_state_dict
 from rcmnet_jax.models import create_model
 from rcmnet_jax.training.feed import STEPS_PER_DISPATCH
 from rcmnet_jax.training.mesh import make_mesh, put_batch, put_replicated, replicated
-from rcmnet_jax.training.optimizer import kernels_only
+from rcmnet_jax.training.optimizer import make_optimizer
 from rcmnet_jax.training.state import TrainState
 from rcmnet_jax.training.steps import Recipe, train_steps_on_device
 from rcmnet_jax.transfer.frozen_features import pooled_features
@@ -114,8 +114,8 @@ class Subject:
 
     def train_state(self, recipe: Recipe) -> TrainState:
         """At the start, with the weights of all sides."""
-        decay = optax.add_decayed_weights(5e-4, mask=kernels_only)
-        tx = optax.chain(decay, optax.sgd(1e-4, momentum=0.9, nesterov=True))
+        # Weight decay 5e-4, Nesterov's momentum of 0.9: what torch_side.py writes out.
+        tx = make_optimizer(base_config().optim, lambda step: 1e-4)
         # Copies, because the step gives its state's buffers away.
         variables = jax.tree.map(jnp.copy, self._variables)
         params = variables["params"]

@@ -38,6 +38,19 @@ def test_two_steps_follow_sgd_with_decay_in_the_gradient_and_nesterov_momentum()
     np.testing.assert_allclose(np.asarray(params["conv"]["bias"]), bias, rtol=1e-6)
 
 
+def test_on_cpu_the_steps_are_those_of_optax(monkeypatch):
+    optim = optim_of(schedule="constant", warmup_epochs=0.0)
+    params = tiny_state().params
+    gradients = jax.tree.map(lambda p: jnp.cos(100 * p), params)
+    results = []
+    for backend in ("cpu", "gpu"):
+        monkeypatch.setattr(jax, "default_backend", lambda name=backend: name)
+        tx = make_optimizer(optim, make_schedule(optim, total_steps=9, steps_per_epoch=3))
+        _, state = tx.update(gradients, tx.init(params), params)
+        results.append(tx.update(gradients, state, params))
+    jax.tree.map(np.testing.assert_array_equal, *results)
+
+
 def test_only_kernels_decay():
     params = {
         "stage1": {"bn": {"scale": 1, "bias": 2}, "conv": {"kernel": 3}},
