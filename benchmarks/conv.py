@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from rcmnet_jax.models.conv import PATCH_CHANNELS
 from rcmnet_jax.models.conv_forms import band_conv2d, patch_conv2d, plain_conv2d, scanned_conv2d
 from rcmnet_jax.models.max_pool import max_pool
 from rcmnet_jax.models.small_map_conv import small_map_conv2d
@@ -104,6 +105,13 @@ def main() -> None:
         ]
         if (k, stride, padding) == (3, 1, 1):
             formulations.append(("winograd", lambda x, k, **_: winograd_conv2d(x, k)))
+        if c < PATCH_CHANNELS:
+            formulations.append(
+                (
+                    "planes",
+                    lambda x, k, *, stride, padding: scanned_conv2d(x, k, stride, padding, 1, True),
+                )
+            )
         if padding and max(h, w) <= 8:
             formulations.append(
                 (

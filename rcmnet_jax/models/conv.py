@@ -5,8 +5,9 @@ below has a measurement that justifies it; values and gradients equal the plain 
 (tests/models/test_conv.py). On TPU XLA's own convolution is used throughout.
 
 Milliseconds for forward / input gradient / kernel gradient, float32, batch 64 (``python
-benchmarks/conv.py``; jax 0.10.2, two cores of an AMD EPYC with AVX-512, 2026-11-25; the last four
-rows ``--maps``, on another, half as fast, 2026-11-26; more in docs/performance.md):
+benchmarks/conv.py``; jax 0.10.2, two cores of an AMD EPYC with AVX-512, 2026-11-25; the rows from
+512 channels on ``--maps``, on another, half as fast, 2026-11-26; the last row there too, 2026-11-27;
+more in docs/performance.md):
 
 =========================  ==================  ===================  ==============================
 case                       XLA convolution     other                rule
@@ -19,6 +20,7 @@ case                       XLA convolution     other                rule
 3x3, 512 ch, 3x3 map       16 / 20 / 17        9.6 / 10 / 11        pixels (Winograd 13, 16, 19)
 3x3/2, 4x4 to 2x2 map      3.6 / 135 / 4.0     3.1 / 2.5 / 3.4      pixels (patches 3.4, 3.4, 3.7)
 3x3/2, 6x6 to 3x3 map      8.3 / 9.2 / 7.8     6.4 / 5.8 / 6.7      pixels
+7x7/2, 3 ch, 64x64 image   14 / 26 / 19        14 / 25 / 9.7        planes for the kernel gradient
 =========================  ==================  ===================  ==============================
 
 On an NVIDIA H200, batch 128 of 363x360, forward / forward and the gradients that training needs
