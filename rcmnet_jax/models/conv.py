@@ -5,9 +5,9 @@ below has a measurement that justifies it; values and gradients equal the plain 
 (tests/models/test_conv.py). On TPU XLA's own convolution is used throughout.
 
 Milliseconds for forward / input gradient / kernel gradient, float32, batch 64 (``python
-benchmarks/conv.py``; jax 0.10.2, two cores of an AMD EPYC with AVX-512, 2026-11-25; the rows from
-512 channels on ``--maps``, on another, half as fast, 2026-11-26; the last row there too, 2026-11-27;
-more in docs/performance.md):
+benchmarks/conv.py``; jax 0.10.2, two cores of an AMD EPYC with AVX-512, 2026-11-25; the last five
+rows on another, half as fast, four of them ``--maps``, 2026-11-26 and 27; more in
+docs/performance.md):
 
 =========================  ==================  ===================  ==============================
 case                       XLA convolution     other                rule
