@@ -110,12 +110,12 @@ def _kernel_gradient(x, g, k: int, stride: int, padding: int) -> jax.Array:
         return total_DxP + g.reshape(-1, features).T @ patches, None
 
     zeros = jnp.zeros((features, k * k * x.shape[-1]), g.dtype)
-    total_DxP, _ = lax.scan(add, zeros, (_groups(x, at_once), _groups(g, at_once)))
+    total_DxP, _ = lax.scan(add, zeros, (in_groups(x, at_once), in_groups(g, at_once)))
     return total_DxP.T.reshape(k, k, x.shape[-1], features)
 
 
 def _kernel_gradient_by_planes(x, g, k: int, stride: int, padding: int) -> jax.Array:
-    """`_kernel_gradient` for few channels, with a row of patches for each tap.
+    """`_kernel_gradient` (k, k, C, D) for few channels, with a row of patches for each tap.
 
     A pixel of three channels is too short to be copied quickly, a row of an image is not. So the
     images are taken apart into planes, one for each channel and place in a block of stride x stride
@@ -128,11 +128,12 @@ def _kernel_gradient_by_planes(x, g, k: int, stride: int, padding: int) -> jax.A
     blocks = _blocks(x, k, stride, padding)
     # Rows of a block, places in a row of it times channels, images, rows and columns of blocks.
     planes = blocks.transpose(0, 2, 4, 5, 1, 3).reshape(batch, stride, -1, *blocks.shape[1:4:2])
-    halves = range(-(-k // 2)), range(-(-k // 2), k)
+    # A kernel of one row has no second half.
+    halves = [rows for rows in (range(-(-k // 2)), range(-(-k // 2), k)) if rows]
 
     def add(totals, images):
         planes, g = images
-        planes = planes.swapaxes(0, 1).swapaxes(1, 2)
+        planes = jnp.moveaxis(planes, 0, 2)
         in_row = [
             planes[:, : (k - first) * channels, ..., first // stride : first // stride + out_w]
             for first in range(0, k, stride)
@@ -146,11 +147,12 @@ def _kernel_gradient_by_planes(x, g, k: int, stride: int, padding: int) -> jax.A
         return jax.tree.map(jnp.add, totals, products), None
 
     zeros = [jnp.zeros((len(rows) * k * channels, features), g.dtype) for rows in halves]
-    totals, _ = lax.scan(add, zeros, (_groups(planes, at_once), _groups(g, at_once)))
+    totals, _ = lax.scan(add, zeros, (in_groups(planes, at_once), in_groups(g, at_once)))
     return jnp.concatenate(totals).reshape(k, k, channels, features)
 
 
-def _groups(images, at_once: int) -> jax.Array:
+def in_groups(images: jax.Array, at_once: int) -> jax.Array:
+    """Images (B, ...) in groups of so many, which must divide B: (B / at_once, at_once, ...)."""
     return images.reshape(-1, at_once, *images.shape[1:])
 
 

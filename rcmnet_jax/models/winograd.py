@@ -22,6 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from rcmnet_jax.models.conv_forms import in_groups
+
 INPUT = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]])  # B^T
 KERNEL = np.array([[2, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 2]]) / 2  # G
 RESULT = np.array([[1, 1, 1, 0], [0, 1, -1, -1]])  # A^T
@@ -64,7 +66,7 @@ def _convolve(x, kernel_PxCxD, transposed: bool = False) -> jax.Array:
     at_once = _images_at_once(x.shape, kernel_PxCxD.shape)
     if at_once == len(x):
         return convolve(x)
-    return lax.map(convolve, _groups(x, at_once)).reshape(*x.shape[:3], -1)
+    return lax.map(convolve, in_groups(x, at_once)).reshape(*x.shape[:3], -1)
 
 
 def _forward(x, kernel):
@@ -93,7 +95,7 @@ def _kernel_gradient(x, g) -> jax.Array:
         total_PxDxC, _ = lax.scan(
             lambda total, images: (total + of_tiles(*images), None),
             jnp.zeros((16, features, channels), g.dtype),
-            (_groups(x, at_once), _groups(g, at_once)),
+            (in_groups(x, at_once), in_groups(g, at_once)),
         )
     # Turned once at the end: in every group it costs 2 % of a training step.
     total_PxCxD = jnp.swapaxes(total_PxDxC, 1, 2)
@@ -188,10 +190,6 @@ def _combine(matrix: np.ndarray, parts: Sequence[jax.Array]) -> list[jax.Array]:
         return reduce(sub, taken, total)
 
     return [row(signs) for signs in matrix]
-
-
-def _groups(x, at_once: int) -> jax.Array:
-    return x.reshape(-1, at_once, *x.shape[1:])
 
 
 def _images_at_once(shape, kernel_shape) -> int:

@@ -18,7 +18,8 @@ from tests.models.formulations import (
 
 
 @pytest.mark.parametrize(
-    ("kernel", "stride", "padding"), [(3, 1, 1), (3, 2, 1), (7, 2, 3), (5, 1, 0), (8, 3, 2)]
+    ("kernel", "stride", "padding"),
+    [(3, 1, 1), (3, 2, 1), (7, 2, 3), (5, 1, 0), (8, 3, 2), (1, 2, 1)],
 )
 @pytest.mark.parametrize("batch", [1, 3, 8])
 @pytest.mark.parametrize("by_planes", [False, True])
