@@ -9,12 +9,18 @@ CACHE_VARIABLE = "RCMNET_COMPILE_CACHE"
 HUGE_PAGES_VARIABLE = "RCMNET_HUGE_PAGES"
 # glibc reads its settings once, when a process starts.
 TUNABLES_VARIABLE = "GLIBC_TUNABLES"
-# Ask for huge pages; take large blocks from the one heap too; and keep what is freed, since the
-# next step asks for the same again. Without the latter two each step pays for its pages anew.
-HUGE_PAGES = ":".join(
+# Ask for huge pages.
+HUGE_PAGES = "glibc.malloc.hugetlb=1"
+# And take large blocks from the one heap too, and keep what is freed, since the next step asks for
+# the same again. Without these each step pays for its pages anew; with them a process holds up to
+# 2.3 times what it needs (RCMNet at 363x360, batch 32: 12.2 instead of 5.7 GB).
+KEPT_HEAP = ":".join(
     f"glibc.malloc.{setting}"
     for setting in ("hugetlb=1", "mmap_max=0", "arena_max=1", "trim_threshold=1099511627776")
 )
+# From so much memory on the heap is kept.
+KEPT_HEAP_BYTES = 20 * 2**30
+CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
 KERNEL_SETTING = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
@@ -35,20 +41,22 @@ def configure_runtime() -> None:
 
 
 def use_huge_pages() -> None:
-    """Starts this process anew, as the same process, with a heap of huge pages that it keeps.
+    """Starts this process anew, as the same process, with a heap of huge pages.
 
     Each compiled step asks for hundreds of megabytes and gives them back. Taken from the system
     anew, in pages of 4 kB, they cost a fifth to a third of a training step on CPU
     (docs/performance.md). Where Linux gives huge pages to who asks for them, glibc's malloc asks
-    when told so in its environment before it starts. The price: memory once used is not given
-    back before the end, up to twice what a step needs.
+    when told so in its environment before it starts. With `KEPT_HEAP_BYTES` of memory or more it
+    also keeps what it has: memory once used is not given back before the end, up to 2.3 times what
+    a step needs.
 
     Only for programs, before they have done anything; who uses the library from a notebook sets
-    ``GLIBC_TUNABLES`` to `HUGE_PAGES` before starting it. ``RCMNET_HUGE_PAGES=off`` turns it off.
+    ``GLIBC_TUNABLES`` to `KEPT_HEAP` before starting it. ``RCMNET_HUGE_PAGES=off`` turns it off.
     """
     if not huge_pages_would_help():
         return
-    tunables = [os.environ.get(TUNABLES_VARIABLE), HUGE_PAGES]
+    settings = KEPT_HEAP if memory_bytes() >= KEPT_HEAP_BYTES else HUGE_PAGES
+    tunables = [os.environ.get(TUNABLES_VARIABLE), settings]
     environment = {**os.environ, TUNABLES_VARIABLE: ":".join(filter(None, tunables))}
     # Without them everything works too.
     with contextlib.suppress(OSError):
@@ -66,3 +74,12 @@ def huge_pages_would_help() -> bool:
     except OSError:
         # Not Linux, or closed to us.
         return False
+
+
+def memory_bytes() -> int:
+    """The machine's memory, or the container's limit where that is less."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    # No such file, or "max": no limit.
+    with contextlib.suppress(OSError, ValueError):
+        memory = min(memory, int(CONTAINER_LIMIT.read_text()))
+    return memory

@@ -12,6 +12,8 @@ PROGRAM = """
 import os, pathlib, sys
 from rcmnet_jax import runtime
 runtime.KERNEL_SETTING = pathlib.Path(sys.argv[1])
+runtime.CONTAINER_LIMIT = pathlib.Path(sys.argv[1]).with_name("limit")
+runtime.KEPT_HEAP_BYTES = 2**20
 print(os.getpid(), sys.argv[2:], os.environ.get("GLIBC_TUNABLES"), flush=True)
 runtime.use_huge_pages()
 print("works", flush=True)
@@ -38,14 +40,26 @@ def test_starts_anew_once_as_the_same_process_with_the_same_arguments(kernel):
     before, after, works = run(kernel, "--flag", "two words")
     number, _, rest = before.partition(" ")
     assert rest == "['--flag', 'two words'] None"
-    assert after == f"{number} ['--flag', 'two words'] {runtime.HUGE_PAGES}"
+    assert after == f"{number} ['--flag', 'two words'] {runtime.KEPT_HEAP}"
     assert works == "works"
 
 
 def test_keeps_what_was_set_for_malloc(kernel, monkeypatch):
     monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.tcache_count=8")
     _, after, _ = run(kernel)
-    assert after.endswith(f"glibc.malloc.tcache_count=8:{runtime.HUGE_PAGES}")
+    assert after.endswith(f"glibc.malloc.tcache_count=8:{runtime.KEPT_HEAP}")
+
+
+def test_keeps_no_heap_where_memory_is_scarce(kernel):
+    kernel.with_name("limit").write_text(f"{2**19}\n")
+    assert run(kernel)[1].endswith(f" {runtime.HUGE_PAGES}")
+
+
+def test_a_container_without_a_limit_has_the_memory_of_the_machine(tmp_path, monkeypatch):
+    monkeypatch.setattr(runtime, "CONTAINER_LIMIT", tmp_path / "none")
+    whole = runtime.memory_bytes()
+    (tmp_path / "none").write_text("max\n")
+    assert runtime.memory_bytes() == whole > 2**28
 
 
 @pytest.mark.parametrize("text", ["[always] madvise never", "always madvise [never]"])
