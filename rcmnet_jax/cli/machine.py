@@ -12,7 +12,7 @@ from typing import Any
 
 import rcmnet_jax
 from rcmnet_jax.data.storage import DATA_DIR_VARIABLE, resolve_data_dir
-from rcmnet_jax.runtime import CACHE_VARIABLE
+from rcmnet_jax.runtime import CACHE_VARIABLE, machine_memory
 
 # Package -> what is missing without it.
 REQUIRED = {
@@ -53,7 +53,7 @@ def examine() -> dict[str, Any]:
         "jax": jax_facts,
         "nvidia": nvidia,
         "cuda": _why_cuda(jax_facts, nvidia, versions),
-        "memory": _memory(),
+        "memory": machine_memory(),
         "cores": _cores(),
         "folders": _folders(),
         "convolution": _convolution(),
@@ -177,16 +177,6 @@ def _cuda_for(driver: str | None) -> int:
     """CUDA 13 takes driver 580 or newer."""
     number = re.match(r"\d+", driver or "")
     return 13 if number and int(number[0]) >= 580 else 12
-
-
-def _memory() -> dict[str, int | None]:
-    facts: dict[str, int | None] = {"total": None, "available": None}
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return facts
-    values = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if ":" in line}
-    return {"total": values.get("MemTotal"), "available": values.get("MemAvailable")}
 
 
 def _cores() -> int:

@@ -1,7 +1,7 @@
 """What XLA hands to its CPU library (YNNPACK) against the same program without it (decision 0063).
 
-Some versions of the library give wrong sums: jaxlib 0.10.2 in products that are summed at once,
-where the last block of rows is not full. So the batch here is odd.
+Versions of the library have given wrong sums where the last block of rows is not full, so the batch
+is odd. A gross fault shows here; that of jaxlib 0.10.2 is known only from 32,769 rows on.
 """
 
 import jax
