@@ -1,43 +1,67 @@
-"""3x3 convolution with 16 multiplications for four results instead of 36.
+"""3x3 convolution with 36 multiplications for sixteen results instead of 144.
 
-Winograd's minimal filtering F(2x2, 3x3), Lavin & Gray 2016 (arXiv 1509.09308), section 4.1. The
-image is cut into tiles of 4x4 pixels that overlap by two, each gives 2x2 results::
+Winograd's minimal filtering F(4x4, 3x3), Lavin & Gray 2016 (arXiv 1509.09308), section 4. The image
+is cut into tiles of 6x6 pixels that overlap by two, each gives 4x4 results::
 
-    Y = A^T [(G k G^T) * (B^T d B)] A        d: 4x4 pixels, k: 3x3 kernel, Y: 2x2 results
+    Y = A^T [(G k G^T) * (B^T d B)] A        d: 6x6 pixels, k: 3x3 kernel, Y: 4x4 results
 
-The transforms are sums and differences of neighbours (those of the kernel also halves), and the
-products, summed over channels, are 16 matrix products. The result is within 1e-6 of float64
-(tests/models/test_winograd.py), no farther than that of XLA's convolution. Larger tiles save more
-and lose digits; F(4x4, 3x3) is ten times less exact.
+and the products, summed over channels, are 36 matrix products. The matrices follow from the points
+at which the polynomials behind it are evaluated (`_matrices`), and on these depends how many digits
+are lost: see docs/decisions/0064-larger-tiles.md.
 
-Dimensions: B images, H and W pixels, C channels in, D out, P = 16 positions in a tile, T tiles.
+Dimensions: B images, H and W pixels, C channels in, D out, n = 6 positions a side of a tile, T
+tiles of the images at hand, h and w of one image.
 """
-
-from collections.abc import Sequence
-from functools import reduce
-from operator import add, sub
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.experimental.layout import Layout, with_layout_constraint
 
 from rcmnet_jax.models.conv_forms import in_groups
 
-INPUT = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]])  # B^T
-KERNEL = np.array([[2, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 2]]) / 2  # G
-RESULT = np.array([[1, 1, 1, 0], [0, 1, -1, -1]])  # A^T
-# A kernel turned round has its first and last transformed rows and columns exchanged. The tiles can
-# be put in that order instead, and their results out of it, at no cost.
-TURNED = [3, 1, 2, 0]
-# Transformed tiles that are held at once, in bytes: a few megabytes stay in the cache. Measured on
-# 64 channels at 16x16, batch 64, two cores: 2.2 ms in groups of 8 MB, 3.5 in one of 17 MB.
-GROUP_BYTES = 9e6
-# The positions in a tile, by its rows: XLA writes a stack of up to eight arrays in one pass.
-HALVES = (slice(0, 2), slice(2, 4))
-# Up to so many channels the kernel gradient is a product of each half, side by side, with the
-# gradient's tiles along the rows. What whole training steps gain: docs/performance.md.
-HALVED_CHANNELS = 256
+# Results a side of a tile, and positions.
+RESULTS = 4
+POSITIONS = RESULTS + 2
+# The points of evaluation, infinity beside them: small numbers and their reciprocals, the two pairs
+# far enough apart. The usual 0, 1, -1, 2, -2 lose four times as much.
+POINTS = (0, 2 / 3, -2 / 3, 3 / 2, -3 / 2)
+# A kernel turned round has at each point what the kernel has at the reciprocal.
+TURNED = [5, 3, 4, 1, 2, 0]
+# Transformed tiles that are held at once, in bytes: a few megabytes stay in the cache.
+GROUP_BYTES = 11e6
+# Up to so many channels the library computes the product of a group on one core. Each position then
+# has its own, and they run side by side; else those of a column of positions are one product.
+SEPARATE_CHANNELS = 128
+# Up to so many channels the kernel gradient's products are too narrow for the library that XLA
+# takes where the left side has its tiles down the columns.
+TURNED_CHANNELS = 64
+
+
+def _matrices() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """B^T (n, n), G (n, 3) and A^T (results, n), after Cook and Toom.
+
+    Row j of A^T's transpose and of G holds the powers of point p_j; B^T the coefficients of the
+    product of (x - p_l) over all other points, divided by its value at p_j. The last row is
+    infinity's, where only the highest power counts. G's rows are divided by p_j, so that they are
+    (1/p, 1, p) and a turned kernel has the same values in another order (`TURNED`), and B^T's are
+    multiplied by it.
+    """
+    points = np.array(POINTS)
+    pixels, kernel = [], []
+    for j, point in enumerate(points):
+        others = np.delete(points, j)
+        scale = point or 1
+        pixels.append(np.append(np.poly(others)[::-1], 0) * scale / np.prod(point - others))
+        kernel.append(point ** np.arange(3) / scale)
+    pixels.append(np.poly(points)[::-1])
+    kernel.append([0, 0, 1])
+    powers = np.vander(points, RESULTS, increasing=True).T
+    return np.array(pixels), np.array(kernel), np.hstack([powers, np.eye(RESULTS)[:, -1:]])
+
+
+PIXELS, KERNEL, RESULT = _matrices()
 
 
 @jax.custom_vjp
@@ -54,16 +78,25 @@ def winograd_conv2d(x_BxHxWxC: jax.Array, kernel: jax.Array) -> jax.Array:
     return _convolve(x_BxHxWxC, _transform_kernel(kernel))
 
 
-def _convolve(x, kernel_PxCxD, transposed: bool = False) -> jax.Array:
+def _convolve(x, kernel_columns: list[jax.Array], transposed: bool = False) -> jax.Array:
     """The convolution by a transformed kernel; or by the same turned round, from D to C."""
     order = TURNED if transposed else slice(None)
-    dimensions = (((2,), (2 if transposed else 1,)), ((0,), (0,)))
+    sums = (((2,), (2 if transposed else 1,)), ((0,), (0,)))
+    channels = max(kernel_columns[0].shape[1:])
+    pieces = _pieces(1 if channels <= SEPARATE_CHANNELS else POSITIONS)
 
     def convolve(x):
-        products = lax.dot_general(_tiles(x, INPUT[order]), kernel_PxCxD, dimensions)
+        columns = _tiles(x, PIXELS[order])
+        products = [
+            [
+                lax.dot_general(tiles[rows], kernel[rows], sums)
+                for tiles, kernel in zip(columns, kernel_columns, strict=True)
+            ]
+            for rows in pieces
+        ]
         return _results(products, RESULT[:, order], x.shape[:3])
 
-    at_once = _images_at_once(x.shape, kernel_PxCxD.shape)
+    at_once = _images_at_once(x.shape, channels)
     if at_once == len(x):
         return convolve(x)
     return lax.map(convolve, in_groups(x, at_once)).reshape(*x.shape[:3], -1)
@@ -86,117 +119,130 @@ winograd_conv2d.defvjp(_forward, _backward)
 def _kernel_gradient(x, g) -> jax.Array:
     """``G^T [sum over tiles of (B^T d B) (A g A^T)] G``: the transpose of the convolution."""
     channels, features = x.shape[-1], g.shape[-1]
-    halved = max(channels, features) <= HALVED_CHANNELS
-    of_tiles = _halved_sum_over_tiles if halved else _sum_over_tiles
-    at_once = _images_at_once(x.shape, (channels, features))
+    widest = max(channels, features)
+    turned = widest <= TURNED_CHANNELS
+    sums = (((2 if turned else 1,), (1,)), ((0,), (0,)))
+    pieces = _pieces(POSITIONS // 2 if turned else POSITIONS)
+
+    def over_tiles(x, g) -> list[jax.Array]:
+        tiles, spread = _tiles(x, PIXELS), _spread(g, turned)
+        left, right = (spread, tiles) if turned else (tiles, spread)
+        return [
+            lax.dot_general(a[rows], b[rows], sums)
+            for a, b in zip(left, right, strict=True)
+            for rows in pieces
+        ]
+
+    at_once = _images_at_once(x.shape, widest)
     if at_once == len(x):
-        total_PxDxC = of_tiles(x, g)
+        products = over_tiles(x, g)
     else:
-        total_PxDxC, _ = lax.scan(
-            lambda total, images: (total + of_tiles(*images), None),
-            jnp.zeros((16, features, channels), g.dtype),
+        shapes = jax.eval_shape(over_tiles, x[:at_once], g[:at_once])
+        products, _ = lax.scan(
+            lambda total, images: (jax.tree.map(jnp.add, total, over_tiles(*images)), None),
+            [jnp.zeros(s.shape, s.dtype) for s in shapes],
             (in_groups(x, at_once), in_groups(g, at_once)),
         )
-    # Turned once at the end: in every group it costs 2 % of a training step.
-    total_PxCxD = jnp.swapaxes(total_PxDxC, 1, 2)
-    back = np.kron(KERNEL, KERNEL).T.astype(np.float32)
-    return jnp.matmul(back, total_PxCxD.reshape(16, -1)).reshape(3, 3, channels, features)
+    total = jnp.concatenate(products).reshape(POSITIONS**2, -1)
+    back = np.einsum("ia,jb->abji", KERNEL, KERNEL).reshape(9, -1).astype(np.float32)
+    gradient = (back @ total).reshape(3, 3, *products[0].shape[1:])
+    return gradient.swapaxes(2, 3) if turned else gradient
 
 
-def _sum_over_tiles(x, g) -> jax.Array:
-    """Transformed gradients (B, H, W, D) times transformed inputs (B, H, W, C): (P, D, C)."""
-    corners = _corners(g)
-    spread_PxTxD = jnp.concatenate([_sandwich(RESULT.T, corners, rows) for rows in HALVES])
-    return lax.dot_general(spread_PxTxD, _tiles(x), (((1,), (1,)), ((0,), (0,))))
-
-
-def _halved_sum_over_tiles(x, g) -> jax.Array:
-    """`_sum_over_tiles` as two products, of eight positions each, that may run at the same time.
-
-    The library is quickest where the left side has its tiles along the rows. So the gradient is
-    turned, before it is spread to four times its size, and barriers keep the compiler from turning
-    it back.
-    """
-    corners = lax.optimization_barrier(_corners(g, turned=True))
-    halves = []
-    for rows in HALVES:
-        spread_PxDxT = lax.optimization_barrier(_sandwich(RESULT.T, corners, rows))
-        tiles_PxTxC = _half_of_tiles(x, rows)
-        halves.append(lax.dot_general(spread_PxDxT, tiles_PxTxC, (((2,), (1,)), ((0,), (0,)))))
-    return jnp.concatenate(halves)
-
-
-def _transform_kernel(kernel) -> jax.Array:
-    """``G k G^T`` of every pair of channels: (P, C, D)."""
-    both = np.kron(KERNEL, KERNEL).astype(np.float32)
-    return (both @ kernel.reshape(9, -1)).reshape(16, *kernel.shape[2:])
-
-
-def _tiles(x, matrix=INPUT) -> jax.Array:
-    """``B^T d B`` of every tile: (P, T, C)."""
-    return jnp.concatenate([_half_of_tiles(x, rows, matrix) for rows in HALVES])
-
-
-def _half_of_tiles(x, rows: slice, matrix=INPUT) -> jax.Array:
-    """``B^T d B`` of every tile, two of its four rows of positions: (P / 2, T, C)."""
-    height, width, channels = x.shape[1:]
-    down, across = -(-height // 2), -(-width // 2)
-    # One pixel before, one behind, and one more where the side is odd.
-    x = jnp.pad(x, ((0, 0), (1, 2 * down + 1 - height), (1, 2 * across + 1 - width), (0, 0)))
-    pixels = [
-        [x[:, i : i + 2 * down - 1 : 2, j : j + 2 * across - 1 : 2] for j in range(4)]
-        for i in range(4)
+def _transform_kernel(kernel) -> list[jax.Array]:
+    """``G k G^T`` of every pair of channels: for each column of positions (n, C, D)."""
+    both = np.einsum("ia,jb->jiab", KERNEL, KERNEL).reshape(POSITIONS, POSITIONS, 9)
+    return [
+        (column.astype(np.float32) @ kernel.reshape(9, -1)).reshape(-1, *kernel.shape[2:])
+        for column in both
     ]
-    # Before the halves are joined: the compiler then writes each in one pass.
-    return _sandwich(matrix, pixels, rows).reshape(8, -1, channels)
 
 
-def _corners(g, turned: bool = False) -> jax.Array:
-    """The result in each row and column of every tile: (2, 2, T, D), or turned (2, 2, D, T)."""
+def _tiles(x, matrix: np.ndarray) -> list[jax.Array]:
+    """``B^T d B`` of every tile: for each column of positions (n, T, C)."""
+    height, width, channels = x.shape[1:]
+    down, across = _tiles_along(height), _tiles_along(width)
+    # One pixel before, one behind, and what the last tile has beyond.
+    beyond = [(1, RESULTS * tiles + 1 - side) for side, tiles in ((height, down), (width, across))]
+    x = jnp.pad(x, ((0, 0), *beyond, (0, 0)))
+    rows = [x[:, i : i + RESULTS * (down - 1) + 1 : RESULTS] for i in range(POSITIONS)]
+    rows_nxBxhxWxC = _combine(matrix, rows, axis=0)
+    columns = [
+        rows_nxBxhxWxC[:, :, :, j : j + RESULTS * (across - 1) + 1 : RESULTS]
+        for j in range(POSITIONS)
+    ]
+    return [_sum(factors, columns).reshape(POSITIONS, -1, channels) for factors in matrix]
+
+
+def _spread(g, turned: bool) -> list[jax.Array]:
+    """``A g A^T`` of every tile: for each column of positions (n, T, D), or turned (n, D, T)."""
     batch, height, width, features = g.shape
-    down, across = -(-height // 2), -(-width // 2)
-    g = jnp.pad(g, ((0, 0), (0, 2 * down - height), (0, 2 * across - width), (0, 0)))
-    g = g.reshape(batch, down, 2, across, 2, features)
+    down, across = _tiles_along(height), _tiles_along(width)
+    beyond = [(0, RESULTS * tiles - side) for side, tiles in ((height, down), (width, across))]
+    g = jnp.pad(g, ((0, 0), *beyond, (0, 0)))
+    g = g.reshape(batch, down, RESULTS, across, RESULTS, features)
     if turned:
-        return g.transpose(2, 4, 5, 0, 1, 3).reshape(2, 2, features, -1)
-    return g.transpose(2, 4, 0, 1, 3, 5).reshape(2, 2, -1, features)
+        # Before it is spread to twice its size, and kept so, or the compiler turns it back.
+        g = g.transpose(2, 4, 5, 0, 1, 3).reshape(RESULTS, RESULTS, features, -1)
+        g = with_layout_constraint(g, Layout((0, 1, 2, 3)))
+    else:
+        g = g.transpose(2, 4, 0, 1, 3, 5).reshape(RESULTS, RESULTS, -1, features)
+    rows_nx4x = _combine(RESULT.T, [g[i] for i in range(RESULTS)], axis=0)
+    columns = [rows_nx4x[:, j] for j in range(RESULTS)]
+    return [_sum(factors, columns) for factors in RESULT.T]
 
 
-def _results(products_PxTxD, matrix, shape: tuple[int, int, int]) -> jax.Array:
-    """``A^T m A`` of every tile, side by side: (B, H, W, D)."""
+def _results(
+    pieces: list[list[jax.Array]], matrix: np.ndarray, shape: tuple[int, int, int]
+) -> jax.Array:
+    """``A^T m A`` of every tile, side by side: (B, H, W, D).
+
+    The pieces are some rows of positions each: for every column (rows, T, D).
+    """
     batch, height, width = shape
-    down, across = -(-height // 2), -(-width // 2)
-    products = products_PxTxD.reshape(4, 4, batch, down, across, -1)
-    results = _sandwich(matrix, products).reshape(2, 2, batch, down, across, -1)
-    # The places in a tile go next to the tiles.
-    y = results.transpose(2, 3, 0, 4, 1, 5).reshape(batch, 2 * down, 2 * across, -1)
-    return y[:, :height, :width]
+    down, across = _tiles_along(height), _tiles_along(width)
+    features = pieces[0][0].shape[-1]
+    rows = []
+    for columns in pieces:
+        columns = [column.reshape(-1, batch, down, across, features) for column in columns]
+        # The results in a row of a tile go next to the tiles.
+        piece = _combine(matrix, columns, axis=4)
+        rows += list(piece.reshape(-1, batch, down, across * RESULTS, features))
+    y = jnp.stack([_sum(factors, rows) for factors in matrix], axis=2)
+    return y.reshape(batch, down * RESULTS, across * RESULTS, features)[:, :height, :width]
 
 
-def _sandwich(matrix: np.ndarray, parts, rows: slice = slice(None)) -> jax.Array:
-    """``M p M^T`` of parts p[row][column], or some of its rows, entry by entry: (entries, ...)."""
-    columns = [_combine(matrix[rows], column) for column in zip(*parts, strict=True)]
-    entries = [_combine(matrix, row) for row in zip(*columns, strict=True)]
-    return jnp.stack([entry for row in entries for entry in row])
+def _combine(matrix: np.ndarray, parts: list[jax.Array], axis: int) -> jax.Array:
+    """The rows of a matrix applied to as many arrays as it has columns, stacked.
+
+    Kept in memory: the compiler would compute it anew for every position.
+    """
+    return lax.optimization_barrier(jnp.stack([_sum(row, parts) for row in matrix], axis))
 
 
-def _combine(matrix: np.ndarray, parts: Sequence[jax.Array]) -> list[jax.Array]:
-    """The rows of a matrix of -1, 0 and 1 applied to as many arrays."""
-
-    def row(signs) -> jax.Array:
-        added = [part for sign, part in zip(signs, parts, strict=True) if sign > 0]
-        taken = [part for sign, part in zip(signs, parts, strict=True) if sign < 0]
-        total = reduce(add, added) if added else -taken.pop()
-        return reduce(sub, taken, total)
-
-    return [row(signs) for signs in matrix]
+def _sum(factors: np.ndarray, parts: list[jax.Array]) -> jax.Array:
+    """``sum of factor * part``, without those whose factor is 0."""
+    terms = [
+        part if factor == 1 else np.float32(factor) * part
+        for factor, part in zip(factors, parts, strict=True)
+        if factor
+    ]
+    return sum(terms[1:], terms[0])
 
 
-def _images_at_once(shape, kernel_shape) -> int:
+def _pieces(size: int) -> list[slice]:
+    """The rows of positions, so many at a time."""
+    return [slice(row, row + size) for row in range(0, POSITIONS, size)]
+
+
+def _tiles_along(side: int) -> int:
+    return -(-side // RESULTS)
+
+
+def _images_at_once(shape, channels: int) -> int:
     """The most images that divide the batch and whose tiles are at most `GROUP_BYTES`."""
     batch, height, width, _ = shape
-    tiles = -(-height // 2) * -(-width // 2)
-    of_one = 16 * tiles * max(kernel_shape[-2:]) * 4
+    of_one = POSITIONS**2 * _tiles_along(height) * _tiles_along(width) * channels * 4
     return max(
         n for n in range(1, batch + 1) if batch % n == 0 and (n == 1 or n * of_one <= GROUP_BYTES)
     )
