@@ -2,7 +2,7 @@
 
     python benchmarks/rule.py --without SMALL_MAP_PIXELS=0 --model resnet18 --size 64
     python benchmarks/rule.py --without WINOGRAD_CHANNELS=9999 --model rcmnet --size 96
-    python benchmarks/rule.py --without HALVED_CHANNELS=0 --model resnet18 --size 128
+    python benchmarks/rule.py --without TURNED_CHANNELS=0 --model resnet18 --size 128
 
 Both are compiled in one process, checked against each other, and called alternately: images a
 second of the forward pass and of the gradients of a training step, median with quartiles, by the

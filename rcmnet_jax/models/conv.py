@@ -52,10 +52,10 @@ from rcmnet_jax.models.conv_forms import (
 from rcmnet_jax.models.small_map_conv import small_map_conv2d
 from rcmnet_jax.models.winograd import winograd_conv2d
 
-# Winograd's form pays from so many channels, and from so many tiles of 2x2 results times channels:
-# below, transforming the kernel takes longer than what it saves.
+# Winograd's form pays from so many channels, and from so many results times channels: below,
+# transforming the kernel takes longer than what it saves.
 WINOGRAD_CHANNELS = 64
-WINOGRAD_WORK = 2**15
+WINOGRAD_WORK = 2**17
 # Results of up to so many pixels are sums of products of pixels, from so many channels on: with
 # fewer the products are too small to be worth that many operations.
 SMALL_MAP_PIXELS = 9
@@ -146,7 +146,7 @@ def _conv2d_on_cpu(x_BxHxWxC, kernel, stride: int, padding: int) -> jax.Array:
     # Groups of images would move between devices if the batch is spread over several.
     alone = jax.device_count() == 1
     if (kernel_size, stride, padding) == (3, 1, 1) and shortest > 1:
-        work = batch * (height * width // 4) * channels
+        work = batch * height * width * channels
         exact = x_BxHxWxC.dtype == jnp.float32
         if (
             alone

@@ -6,12 +6,14 @@ is cut into tiles of 6x6 pixels that overlap by two, each gives 4x4 results::
     Y = A^T [(G k G^T) * (B^T d B)] A        d: 6x6 pixels, k: 3x3 kernel, Y: 4x4 results
 
 and the products, summed over channels, are 36 matrix products. The matrices follow from the points
-at which the polynomials behind it are evaluated (`_matrices`), and on these depends how many digits
+at which the polynomials behind it are evaluated (`matrices`), and on these depends how many digits
 are lost: see docs/decisions/0064-larger-tiles.md.
 
 Dimensions: B images, H and W pixels, C channels in, D out, n = 6 positions a side of a tile, T
 tiles of the images at hand, h and w of one image.
 """
+
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -39,7 +41,7 @@ SEPARATE_CHANNELS = 128
 TURNED_CHANNELS = 64
 
 
-def _matrices() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def matrices(points: Sequence[float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """B^T (n, n), G (n, 3) and A^T (results, n), after Cook and Toom.
 
     Row j of A^T's transpose and of G holds the powers of point p_j; B^T the coefficients of the
@@ -48,7 +50,6 @@ def _matrices() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     (1/p, 1, p) and a turned kernel has the same values in another order (`TURNED`), and B^T's are
     multiplied by it.
     """
-    points = np.array(POINTS)
     pixels, kernel = [], []
     for j, point in enumerate(points):
         others = np.delete(points, j)
@@ -56,12 +57,13 @@ def _matrices() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         pixels.append(np.append(np.poly(others)[::-1], 0) * scale / np.prod(point - others))
         kernel.append(point ** np.arange(3) / scale)
     pixels.append(np.poly(points)[::-1])
-    kernel.append([0, 0, 1])
+    kernel.append(np.array([0.0, 0.0, 1.0]))
     powers = np.vander(points, RESULTS, increasing=True).T
-    return np.array(pixels), np.array(kernel), np.hstack([powers, np.eye(RESULTS)[:, -1:]])
+    at_infinity = np.eye(RESULTS)[:, -1:]
+    return np.array(pixels), np.array(kernel), np.hstack([powers, at_infinity])
 
 
-PIXELS, KERNEL, RESULT = _matrices()
+PIXELS, KERNEL, RESULT = matrices(POINTS)
 
 
 @jax.custom_vjp

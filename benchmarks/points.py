@@ -1,0 +1,79 @@
+"""How many digits Winograd's convolution loses, by the points at which it evaluates.
+
+    python benchmarks/points.py
+
+Largest and root mean square error against float64, relative to the largest and to the root mean
+square entry, of a 3x3 convolution and of its kernel gradient: images as a ReLU leaves them, weights
+as they are initialised, 64 channels at 16x16 and 256 at 8x8, batch 8. The first line of each is
+XLA's own convolution.
+"""
+
+from functools import partial
+
+import jax
+import numpy as np
+
+from rcmnet_jax.models import winograd
+from rcmnet_jax.models.conv_forms import plain_conv2d
+
+# Two pairs beside 0 and infinity.
+PAIRS = (
+    (1, 2),
+    (1 / 2, 1),
+    (1 / 2, 2),
+    (1 / 2, 3 / 2),
+    (5 / 8, 3 / 2),
+    (2 / 3, 3 / 2),
+    (3 / 4, 4 / 3),
+)
+SHAPES = ((8, 16, 64), (8, 8, 256))
+SEED = 0
+
+
+def main() -> None:
+    for batch, side, channels in SHAPES:
+        rng = np.random.default_rng(SEED)
+        x = np.maximum(rng.normal(size=(batch, side, side, channels)), 0).astype(np.float32)
+        kernel = rng.normal(size=(3, 3, channels, channels)) * np.sqrt(2 / (9 * channels))
+        kernel = kernel.astype(np.float32)
+        gradient = rng.normal(size=x.shape).astype(np.float32)
+        arrays = x, kernel, gradient
+        exact = in_float64(*arrays)
+        show(f"{channels} channels, XLA", partial(plain_conv2d, padding=1), arrays, exact)
+        for a, b in PAIRS:
+            points = (0, a, -a, b, -b)
+            winograd.PIXELS, winograd.KERNEL, winograd.RESULT = winograd.matrices(points)
+            # A function of its own, or the matrices of the first would stay compiled.
+            convolve = lambda x, kernel: winograd.winograd_conv2d(x, kernel)  # noqa: E731
+            jax.clear_caches()
+            show(f"0, ±{a:.3g}, ±{b:.3g}", convolve, arrays, exact)
+
+
+def in_float64(x, kernel, gradient) -> tuple[np.ndarray, np.ndarray]:
+    """The convolution and its kernel gradient."""
+    side, channels = x.shape[1], x.shape[-1]
+    padded = np.pad(x.astype(np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
+    windows = [padded[:, i : i + side, j : j + side] for i in range(3) for j in range(3)]
+    taps = kernel.astype(np.float64).reshape(9, channels, channels)
+    result = sum(window @ tap for window, tap in zip(windows, taps, strict=True))
+    flat = gradient.astype(np.float64).reshape(-1, channels)
+    of_taps = [window.reshape(-1, channels).T @ flat for window in windows]
+    return result, np.stack(of_taps).reshape(kernel.shape)
+
+
+def show(name: str, convolve, arrays, exact) -> None:
+    @jax.jit
+    def both(x, kernel, gradient):
+        y, pull = jax.vjp(lambda kernel: convolve(x, kernel), kernel)
+        return y, pull(gradient)[0]
+
+    errors = []
+    for found, true in zip(both(*arrays), exact, strict=True):
+        difference = np.asarray(found, np.float64) - true
+        largest = np.abs(difference).max() / np.abs(true).max()
+        errors.append(f"{largest:.1e}, {difference.std() / true.std():.1e}")
+    print(f"{name:22} convolution {errors[0]}   kernel gradient {errors[1]}")
+
+
+if __name__ == "__main__":
+    main()
