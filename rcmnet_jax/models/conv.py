@@ -5,22 +5,22 @@ below has a measurement that justifies it; values and gradients equal the plain 
 (tests/models/test_conv.py). On TPU XLA's own convolution is used throughout.
 
 Milliseconds for forward / input gradient / kernel gradient, float32, batch 64 (``python
-benchmarks/conv.py``; jax 0.10.2, two cores of an AMD EPYC with AVX-512, 2026-11-25; the last five
-rows on another, half as fast, four of them ``--maps``, 2026-11-26 and 27; more in
+benchmarks/conv.py`` and ``--maps``; jax 0.10.2, two Zen 4 cores, 2026-11-27; more in
 docs/performance.md):
 
 =========================  ==================  ===================  ==============================
 case                       XLA convolution     other                rule
 =========================  ==================  ===================  ==============================
-3x3, 64 ch, 16x16 map      5.2 / 5.3 / 22      2.2 / 2.3 / 5.1      Winograd
-3x3, 256 ch, 4x4 map       2.8 / 3.3 / 3.8     1.7 / 1.8 / 2.2      Winograd
-3x3/2, 64 ch, 16x16 map    2.7 / 1.7 / 3.2     2.7 / 2.1 / 2.4      scan for the kernel gradient
-7x7, 2 to 1 ch, 16x16      1.4 / both 1.0      0.10 / both 0.21     band matrix
-3x3, 512 ch, 2x2 map       536 / 549 / 6.1     3.5 / 3.5 / 4.4      pixels (Winograd 4.6, 5.2, 4.4)
-3x3, 512 ch, 3x3 map       16 / 20 / 17        9.6 / 10 / 11        pixels (Winograd 13, 16, 19)
-3x3/2, 4x4 to 2x2 map      3.6 / 135 / 4.0     3.1 / 2.5 / 3.4      pixels (patches 3.4, 3.4, 3.7)
-3x3/2, 6x6 to 3x3 map      8.3 / 9.2 / 7.8     6.4 / 5.8 / 6.7      pixels
-7x7/2, 3 ch, 64x64 image   14 / 26 / 19        14 / 25 / 9.7        planes for the kernel gradient
+3x3, 64 ch, 16x16 map      11 / 12 / 15        3.2 / 3.6 / 6.0      Winograd
+3x3, 256 ch, 4x4 map       5.9 / 6.2 / 6.3     3.1 / 2.9 / 4.3      Winograd
+3x3/2, 64 ch, 16x16 map    5.7 / 3.7 / 6.3     5.8 / 3.5 / 5.5      scan for the kernel gradient
+7x7, 2 to 1 ch, 16x16      3.3 / 2.0 / 0.3     0.2 / 0.4 / 0.5      band matrix
+3x3, 512 ch, 2x2 map       542 / 540 / 7.1     4.0 / 4.3 / 4.6      pixels (Winograd 13, 14, 15)
+3x3, 512 ch, 3x3 map       16 / 21 / 16        10 / 11 / 13         pixels (Winograd 12, 12, 14)
+3x3, 512 ch, 4x4 map       48 / 33 / 49        13 / 13 / 14         Winograd (pixels 19, 18, 22)
+3x3/2, 4x4 to 2x2 map      5.8 / 148 / 4.2     4.8 / 3.0 / 4.9      pixels (patches 4.3, 3.7, 3.9)
+3x3/2, 6x6 to 3x3 map      8.7 / 10 / 9.7      7.1 / 7.3 / 8.5      pixels
+7x7/2, 3 ch, 64x64 image   14 / 32 / 18        14 / 26 / 9.8        planes for the kernel gradient
 =========================  ==================  ===================  ==============================
 
 On an NVIDIA H200, batch 128 of 363x360, forward / forward and the gradients that training needs
