@@ -43,10 +43,9 @@ def main() -> None:
         for a, b in PAIRS:
             points = (0, a, -a, b, -b)
             winograd.PIXELS, winograd.KERNEL, winograd.RESULT = winograd.matrices(points)
-            # A function of its own, or the matrices of the first would stay compiled.
-            convolve = lambda x, kernel: winograd.winograd_conv2d(x, kernel)  # noqa: E731
+            # Or the matrices of the pair before could still be in what was traced.
             jax.clear_caches()
-            show(f"0, ±{a:.3g}, ±{b:.3g}", convolve, arrays, exact)
+            show(f"0, ±{a:.3g}, ±{b:.3g}", winograd.winograd_conv2d, arrays, exact)
 
 
 def in_float64(x, kernel, gradient) -> tuple[np.ndarray, np.ndarray]:
