@@ -81,7 +81,10 @@ def winograd_conv2d(x_BxHxWxC: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _convolve(x, kernel_columns: list[jax.Array], transposed: bool = False) -> jax.Array:
-    """The convolution by a transformed kernel; or by the same turned round, from D to C."""
+    """The convolution by a transformed kernel; or by the same turned round, from D to C.
+
+    The kernel is what `_transform_kernel` gives: for each column of positions (n, C, D).
+    """
     order = TURNED if transposed else slice(None)
     sums = (((2,), (2 if transposed else 1,)), ((0,), (0,)))
     channels = max(kernel_columns[0].shape[1:])
@@ -189,8 +192,9 @@ def _spread(g, turned: bool) -> list[jax.Array]:
         g = with_layout_constraint(g, Layout((0, 1, 2, 3)))
     else:
         g = g.transpose(2, 4, 0, 1, 3, 5).reshape(RESULTS, RESULTS, -1, features)
-    rows_nx4x = _combine(RESULT.T, [g[i] for i in range(RESULTS)], axis=0)
-    columns = [rows_nx4x[:, j] for j in range(RESULTS)]
+    # (n, 4, T, D), or turned (n, 4, D, T).
+    spread_rows = _combine(RESULT.T, [g[i] for i in range(RESULTS)], axis=0)
+    columns = [spread_rows[:, j] for j in range(RESULTS)]
     return [_sum(factors, columns) for factors in RESULT.T]
 
 
@@ -199,7 +203,7 @@ def _results(
 ) -> jax.Array:
     """``A^T m A`` of every tile, side by side: (B, H, W, D).
 
-    The pieces are some rows of positions each: for every column (rows, T, D).
+    The pieces are some rows of positions each, and of these for every column (rows, T, D).
     """
     batch, height, width = shape
     down, across = _tiles_along(height), _tiles_along(width)
