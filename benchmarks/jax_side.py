@@ -25,6 +25,10 @@ from rcmnet_jax.transfer.frozen_features import pooled_features
 
 RECIPE = Recipe(mean=MEAN, std=STD, augmentation=Augmentation("none"))
 HEAD = ("head/bias", "head/kernel")
+# Pixels times 1 plus or minus so much, so many times: of the size by which two correct forms of a
+# convolution differ. One nudge takes a map to the other side of a kink about every second time.
+NUDGE = 1e-6
+NUDGES = 6
 
 
 class Subject:
@@ -68,10 +72,22 @@ class Subject:
         return {"jax": jax.__version__, "jaxlib": jaxlib.__version__, "flax": flax.__version__}
 
     def check(self, path: str) -> None:
-        """Logits, the loss of a training step and Grad-CAM maps of the batch."""
+        """Logits, the loss of a training step and Grad-CAM maps of the batch.
+
+        And ``grad_cam_moves`` (B,): how far a map moves when its pixels do so by a rounding.
+        """
         logits = self._apply(self._variables, self._x)
-        maps = grad_cam(self._model, self._variables, self._x, self._classes, relu=False)
-        np.savez(path, logits=logits, grad_cam=maps, **self._training())
+        explain = functools.partial(grad_cam, self._model, self._variables, relu=False)
+        maps = explain(self._x, self._classes)
+        noise = np.random.default_rng(0)
+        moves = np.zeros(len(maps), np.float32)
+        for _ in range(NUDGES):
+            by = noise.uniform(-NUDGE, NUDGE, self._x.shape).astype(np.float32)
+            nudged = put_batch(np.asarray(self._x) * (1 + by), self.mesh)
+            distance = np.abs(np.asarray(explain(nudged, self._classes)) - maps)
+            moves = np.maximum(moves, distance.reshape(len(maps), -1).max(axis=1))
+        outputs = {"logits": logits, "grad_cam": maps, **self._training()}
+        np.savez(path, **outputs, grad_cam_moves=moves)
 
     def _training(self) -> dict:
         """Loss of the first step, and how far the classifier has moved after one call of steps."""

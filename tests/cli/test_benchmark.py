@@ -105,34 +105,67 @@ def test_peaks_are_of_the_card_that_is_named():
     assert report.peak_of("cpu", "bfloat16") is None
 
 
+# No image of two has its map on a kink.
+FIRM = np.zeros(2, bool)
+
+
 def test_another_network_is_noticed_before_anything_is_timed(tmp_path):
     case = Case("rcmnet", 28, 2)
     files = tmp_path / "a.npz", tmp_path / "b.npz"
     np.savez(files[0], logits=np.ones(3), loss=2.0)
     np.savez(files[1], logits=np.ones(3), loss=2.1)
     with pytest.raises(SideError, match="loss of torch_eager deviates by"):
-        turns._deviation(*files, case, "torch_eager")
+        turns._deviation(*files, case, "torch_eager", FIRM)
     np.savez(files[1], logits=np.ones(3) * 1.0001, loss=2.0)
-    assert turns._deviation(*files, case, "torch_eager")["logits"] == pytest.approx(1e-4, rel=1e-3)
+    assert turns._deviation(*files, case, "torch_eager", FIRM)["logits"] == pytest.approx(
+        1e-4, rel=1e-3
+    )
     np.savez(files[1], logits=np.ones(3), loss=np.nan)
     with pytest.raises(SideError, match="loss of torch_eager is not finite"):
-        turns._deviation(*files, case, "torch_eager")
+        turns._deviation(*files, case, "torch_eager", FIRM)
     with pytest.raises(SideError, match="loss of ours is not finite"):
-        turns._deviation(*files[::-1], case, "torch_eager")
+        turns._deviation(*files[::-1], case, "torch_eager", FIRM)
 
 
 def test_bfloat16_is_compared_by_the_whole_of_an_output(tmp_path):
     case = Case("rcmnet", 28, 2, "bfloat16")
     files = tmp_path / "a.npz", tmp_path / "b.npz"
-    maps = np.random.default_rng(0).standard_normal(1000)
+    maps = np.random.default_rng(0).standard_normal((2, 500))
     rounded = maps.copy()
-    rounded[0] += 0.2 * np.abs(maps).max()
+    rounded[0, 0] += 0.2 * np.abs(maps).max()
     np.savez(files[0], grad_cam=maps)
     np.savez(files[1], grad_cam=rounded)
-    assert turns._deviation(*files, case, "torch_eager")["grad_cam"] < 0.05
+    assert turns._deviation(*files, case, "torch_eager", FIRM)["grad_cam"] < 0.05
     np.savez(files[1], grad_cam=maps[::-1])
     with pytest.raises(SideError, match="grad_cam"):
-        turns._deviation(*files, case, "torch_eager")
+        turns._deviation(*files, case, "torch_eager", FIRM)
+
+
+def test_only_maps_that_differ_from_themselves_are_left_out(tmp_path):
+    case = Case("vgg19", 64, 32)
+    files = tmp_path / "a.npz", tmp_path / "b.npz"
+    maps = np.random.default_rng(0).standard_normal((32, 4, 4))
+    moves = np.full(32, 1e-5)
+    moves[3] = 0.05
+    np.savez(files[0], grad_cam=maps, grad_cam_moves=moves)
+    kinks = turns._on_kinks(files[0], case)
+    assert np.flatnonzero(kinks).tolist() == [3]
+    # Only that image may differ.
+    theirs = maps.copy()
+    theirs[3] += 0.05
+    np.savez(files[1], grad_cam=theirs)
+    assert turns._deviation(*files, case, "torch_eager", kinks)["grad_cam"] == 0
+    theirs[4] += 0.05
+    np.savez(files[1], grad_cam=theirs)
+    with pytest.raises(SideError, match="grad_cam of torch_eager deviates"):
+        turns._deviation(*files, case, "torch_eager", kinks)
+    # If every tenth did so, the rest would say little.
+    np.savez(files[0], grad_cam=maps, grad_cam_moves=np.where(np.arange(32) % 10, 1e-5, 0.05))
+    with pytest.raises(SideError, match="4 of 32 Grad-CAM maps move past"):
+        turns._on_kinks(files[0], case)
+    # Half precision rounds by more than that anyway.
+    half = Case("vgg19", 64, 32, "bfloat16")
+    assert not turns._on_kinks(files[0], half).any()
 
 
 @pytest.mark.parametrize(
