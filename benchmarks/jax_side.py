@@ -26,7 +26,7 @@ from rcmnet_jax.transfer.frozen_features import pooled_features
 RECIPE = Recipe(mean=MEAN, std=STD, augmentation=Augmentation("none"))
 HEAD = ("head/bias", "head/kernel")
 # Pixels times 1 plus or minus so much, so many times: of the size by which two correct forms of a
-# convolution differ. One nudge takes a map to the other side of a kink about every second time.
+# convolution differ. Several, as not each takes a map to the other side of a kink.
 NUDGE = 1e-6
 NUDGES = 6
 
