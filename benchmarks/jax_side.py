@@ -72,22 +72,25 @@ class Subject:
         return {"jax": jax.__version__, "jaxlib": jaxlib.__version__, "flax": flax.__version__}
 
     def check(self, path: str) -> None:
-        """Logits, the loss of a training step and Grad-CAM maps of the batch.
-
-        And ``grad_cam_moves`` (B,): how far a map moves when its pixels do so by a rounding.
-        """
+        """Logits, the loss of a training step and Grad-CAM maps of the batch, and their moves."""
         logits = self._apply(self._variables, self._x)
         explain = functools.partial(grad_cam, self._model, self._variables, relu=False)
-        maps = explain(self._x, self._classes)
-        noise = np.random.default_rng(0)
-        moves = np.zeros(len(maps), np.float32)
-        for _ in range(NUDGES):
-            by = noise.uniform(-NUDGE, NUDGE, self._x.shape).astype(np.float32)
-            nudged = put_batch(np.asarray(self._x) * (1 + by), self.mesh)
-            distance = np.abs(np.asarray(explain(nudged, self._classes)) - maps)
-            moves = np.maximum(moves, distance.reshape(len(maps), -1).max(axis=1))
+        maps = np.asarray(explain(self._x, self._classes))
         outputs = {"logits": logits, "grad_cam": maps, **self._training()}
-        np.savez(path, **outputs, grad_cam_moves=moves)
+        if self._case.dtype == "float32":
+            outputs["grad_cam_moves"] = self._moves(explain, maps)
+        np.savez(path, **outputs)
+
+    def _moves(self, explain, maps_BxHxW: np.ndarray) -> np.ndarray:
+        """How far each map (B,) moves at most when its pixels do so by a rounding."""
+        noise = np.random.default_rng(0)
+        pixels = np.asarray(self._x)
+        moves = np.zeros(len(maps_BxHxW), np.float32)
+        for _ in range(NUDGES):
+            by = noise.uniform(-NUDGE, NUDGE, pixels.shape).astype(np.float32)
+            nudged = explain(put_batch(pixels * (1 + by), self.mesh), self._classes)
+            moves = np.maximum(moves, np.abs(nudged - maps_BxHxW).max(axis=(1, 2)))
+        return moves
 
     def _training(self) -> dict:
         """Loss of the first step, and how far the classifier has moved after one call of steps."""

@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def in_float64(x, kernel, gradient) -> tuple[np.ndarray, np.ndarray]:
-    """The convolution and its kernel gradient."""
+    """The convolution (B, H, W, C) and its kernel gradient (3, 3, C, C)."""
     side, channels = x.shape[1], x.shape[-1]
     padded = np.pad(x.astype(np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
     windows = [padded[:, i : i + side, j : j + side] for i in range(3) for j in range(3)]
