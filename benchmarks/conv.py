@@ -1,21 +1,24 @@
 """Formulations of convolution and max-pooling, by shape: why `models/conv.py` chooses as it does.
 
-    python benchmarks/conv.py            # shapes of RCMNet at 64x64, batch 64
-    python benchmarks/conv.py --native   # at 363x360, batch 16
-    python benchmarks/conv.py --maps     # the last stage's maps at 64, 96 and 128 pixels, batch 64
+    python benchmarks/conv.py              # shapes of RCMNet at 64x64, batch 64
+    python benchmarks/conv.py --native     # at 363x360, batch 16
+    python benchmarks/conv.py --maps       # the last stage's at 64, 96 and 128 pixels, batch 64
+    python benchmarks/conv.py --baselines  # AlexNet's 5x5, and dense layers over averages
 
 Prints milliseconds (the best of several calls) for forward, input gradient and kernel gradient.
 """
 
 import argparse
 import time
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from rcmnet_jax.models.conv import PATCH_CHANNELS
+from rcmnet_jax.models import pooled_dense
+from rcmnet_jax.models.conv import PATCH_CHANNELS, WINOGRAD_KERNELS
 from rcmnet_jax.models.conv_forms import band_conv2d, patch_conv2d, plain_conv2d, scanned_conv2d
 from rcmnet_jax.models.max_pool import max_pool
 from rcmnet_jax.models.small_map_conv import small_map_conv2d
@@ -49,6 +52,20 @@ MAPS = (
     (64, 4, 4, 256, 512, 3, 2, 1),
     (64, 6, 6, 256, 512, 3, 2, 1),
 )
+# AlexNet's second convolution at 64 and 128 pixels.
+BASELINES = (
+    (64, 7, 7, 64, 192, 5, 1, 2),
+    (64, 15, 15, 64, 192, 5, 1, 2),
+)
+# AlexNet and VGG19: batch, side of the map, channels, grid of averages.
+DENSE = (
+    (64, 1, 256, 6),
+    (64, 3, 256, 6),
+    (64, 2, 512, 7),
+    (64, 4, 512, 7),
+    (16, 4, 512, 7),
+)
+UNITS = 4096
 
 
 def milliseconds(function, *arguments, repeats: int = 5) -> float:
@@ -75,6 +92,25 @@ def time_convolution(convolve, x, kernel, gradient) -> str:
     return f"{forward:8.1f} / {input_gradient:.1f} / {kernel_gradient:.1f}"
 
 
+def time_dense(rng: np.random.Generator) -> None:
+    """The first dense layer with its kernel summed before the product, and not."""
+    for batch, side, channels, grid in DENSE:
+        f = jnp.asarray(rng.standard_normal((batch, side, side, channels)), jnp.float32)
+        kernel = jnp.asarray(rng.standard_normal((grid**2 * channels, UNITS)), jnp.float32)
+        gradient = jnp.asarray(rng.standard_normal((batch, UNITS)), jnp.float32)
+        print(f"{grid}x{grid} averages of {batch}x{side}x{side}x{channels} -> {UNITS}", end="  ")
+        for name, first in (("averages first", False), ("kernel first", True)):
+            with mock.patch.object(pooled_dense, "sums_kernel", lambda *_, first=first: first):
+                figures = time_convolution(
+                    lambda f, k, grid=grid: pooled_dense.pooled_product(f, k, grid),
+                    f,
+                    kernel,
+                    gradient,
+                )
+            print(f"{name} {figures}", end="  ", flush=True)
+        print()
+
+
 def xla_max_pool(x):
     """Max-pooling by XLA's windowed reduction."""
     return nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
@@ -87,11 +123,17 @@ def main() -> None:
     sizes = parser.add_mutually_exclusive_group()
     sizes.add_argument("--native", action="store_true", help="363x360 instead of 64x64")
     sizes.add_argument("--maps", action="store_true", help="maps of a few pixels alone")
+    sizes.add_argument("--baselines", action="store_true", help="AlexNet's and VGG19's own")
     args = parser.parse_args()
     use_huge_pages()
     print(f"jax {jax.__version__}, {jax.devices()[0].device_kind}; ms forward / input / kernel")
     rng = np.random.default_rng(0)
-    shapes = NATIVE if args.native else MAPS if args.maps else SMALL
+    if args.native:
+        shapes = NATIVE
+    elif args.maps:
+        shapes = MAPS
+    else:
+        shapes = BASELINES if args.baselines else SMALL
     for batch, h, w, c, d, k, stride, padding in shapes:
         x = jnp.asarray(rng.standard_normal((batch, h, w, c)), jnp.float32)
         kernel = jnp.asarray(rng.standard_normal((k, k, c, d)), jnp.float32)
@@ -103,7 +145,7 @@ def main() -> None:
             ("patches", patch_conv2d),
             ("scan", lambda x, k, *, stride, padding: scanned_conv2d(x, k, stride, padding)),
         ]
-        if (k, stride, padding) == (3, 1, 1):
+        if k in WINOGRAD_KERNELS and (stride, padding) == (1, k // 2):
             formulations.append(("winograd", lambda x, k, **_: winograd_conv2d(x, k)))
         if c < PATCH_CHANNELS:
             formulations.append(
@@ -129,7 +171,9 @@ def main() -> None:
             )
             print(f"{name} {figures}", end="  ", flush=True)
         print()
-    if args.maps:
+    if args.baselines:
+        time_dense(rng)
+    if args.maps or args.baselines:
         return
     shape = (16, 182, 180, 64) if args.native else (64, 32, 32, 64)
     x = jnp.asarray(rng.standard_normal(shape), jnp.float32)

@@ -3,9 +3,9 @@
     python benchmarks/points.py
 
 Largest and root mean square error against float64, relative to the largest and to the root mean
-square entry, of a 3x3 convolution and of its kernel gradient: images as a ReLU leaves them, weights
-as they are initialised, 64 channels at 16x16 and 256 at 8x8, batch 8. The first line of each is
-XLA's own convolution.
+square entry, of a convolution and of its kernel gradient: images as a ReLU leaves them, weights
+as they are initialised, 3x3 with 64 channels at 16x16 and 256 at 8x8, 5x5 with 64 at 15x15, batch
+8. The first line of each is XLA's own convolution.
 """
 
 from functools import partial
@@ -26,35 +26,39 @@ PAIRS = (
     (2 / 3, 3 / 2),
     (3 / 4, 4 / 3),
 )
-SHAPES = ((8, 16, 64), (8, 8, 256))
+# Images, pixels a side, channels, taps a side.
+SHAPES = ((8, 16, 64, 3), (8, 8, 256, 3), (8, 15, 64, 5))
 SEED = 0
 
 
 def main() -> None:
-    for batch, side, channels in SHAPES:
+    for batch, side, channels, taps in SHAPES:
         rng = np.random.default_rng(SEED)
         x = np.maximum(rng.normal(size=(batch, side, side, channels)), 0).astype(np.float32)
-        kernel = rng.normal(size=(3, 3, channels, channels)) * np.sqrt(2 / (9 * channels))
+        kernel = rng.normal(size=(taps, taps, channels, channels))
+        kernel *= np.sqrt(2 / (taps**2 * channels))
         kernel = kernel.astype(np.float32)
         gradient = rng.normal(size=x.shape).astype(np.float32)
         arrays = x, kernel, gradient
         exact = in_float64(*arrays)
-        show(f"{channels} channels, XLA", partial(plain_conv2d, padding=1), arrays, exact)
+        plain = partial(plain_conv2d, padding=taps // 2)
+        show(f"{taps}x{taps}, {channels} channels, XLA", plain, arrays, exact)
         for a, b in PAIRS:
             points = (0, a, -a, b, -b)
-            winograd.PIXELS, winograd.KERNEL, winograd.RESULT = winograd.matrices(points)
+            winograd.BY_TAPS[taps] = winograd.matrices(points, taps)
             # Or the matrices of the pair before could still be in what was traced.
             jax.clear_caches()
             show(f"0, ±{a:.3g}, ±{b:.3g}", winograd.winograd_conv2d, arrays, exact)
 
 
 def in_float64(x, kernel, gradient) -> tuple[np.ndarray, np.ndarray]:
-    """The convolution (B, H, W, C) and its kernel gradient (3, 3, C, C)."""
-    side, channels = x.shape[1], x.shape[-1]
-    padded = np.pad(x.astype(np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
-    windows = [padded[:, i : i + side, j : j + side] for i in range(3) for j in range(3)]
-    taps = kernel.astype(np.float64).reshape(9, channels, channels)
-    result = sum(window @ tap for window, tap in zip(windows, taps, strict=True))
+    """The convolution (B, H, W, C) and its kernel gradient (r, r, C, C)."""
+    side, channels, taps = x.shape[1], x.shape[-1], len(kernel)
+    padding = (taps // 2, taps // 2)
+    padded = np.pad(x.astype(np.float64), ((0, 0), padding, padding, (0, 0)))
+    windows = [padded[:, i : i + side, j : j + side] for i in range(taps) for j in range(taps)]
+    matrices = kernel.astype(np.float64).reshape(-1, channels, channels)
+    result = sum(window @ matrix for window, matrix in zip(windows, matrices, strict=True))
     flat = gradient.astype(np.float64).reshape(-1, channels)
     of_taps = [window.reshape(-1, channels).T @ flat for window in windows]
     return result, np.stack(of_taps).reshape(kernel.shape)

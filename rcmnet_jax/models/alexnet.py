@@ -10,7 +10,8 @@ from rcmnet_jax.models.conv import Conv, torch_uniform
 from rcmnet_jax.models.grid import Grid
 from rcmnet_jax.models.input_check import require_images
 from rcmnet_jax.models.named import MaxPool, ReLU
-from rcmnet_jax.models.pooling import adaptive_average_pool
+from rcmnet_jax.models.pooled_dense import PooledDense
+from rcmnet_jax.models.pooling import adaptive_average_pool, all_but_repeats
 
 
 class AlexNet(nn.Module):
@@ -43,7 +44,7 @@ class AlexNet(nn.Module):
             ReLU(name=f"relu{n}") for n in range(1, 6)
         )
         self.pool1, self.pool2, self.pool5 = (MaxPool(3, 2, name=f"pool{n}") for n in (1, 2, 5))
-        self.fc1 = nn.Dense(self.hidden, name="fc1", **dense)
+        self.fc1 = PooledDense(self.hidden, grid=6, name="fc1", **dense)
         self.fc2 = nn.Dense(self.hidden, name="fc2", **dense)
         self.head = nn.Dense(
             self.num_classes, kernel_init=torch_uniform, param_dtype=self.param_dtype, name="head"
@@ -81,13 +82,18 @@ class AlexNet(nn.Module):
         return self.pool5(self.relu5(self.conv5(x)))
 
     def pool(self, f_BxhxwxC: jax.Array) -> jax.Array:
-        """All that ``classify`` uses of a feature map: 6x6 adaptive averages (B, 6, 6, C)."""
-        return adaptive_average_pool(f_BxhxwxC, size=6)
+        """All that ``classify`` uses of a feature map: 6x6 adaptive averages (B, 6, 6, C).
+
+        Or the map itself (B, h, w, C) where it has fewer cells.
+        """
+        return all_but_repeats(f_BxhxwxC, size=6)
 
     def classify(self, f_BxhxwxC: jax.Array, *, train: bool) -> jax.Array:
         """Logits (B, K), float32, of a feature map, pooled or not: three dense layers."""
-        x = self.pool(f_BxhxwxC).reshape(f_BxhxwxC.shape[0], -1)
-        x = nn.relu(self.fc1(self.dropout1(x, deterministic=not train)))
+        if train:
+            # Each average drops out on its own.
+            f_BxhxwxC = self.dropout1(adaptive_average_pool(f_BxhxwxC, size=6), deterministic=False)
+        x = nn.relu(self.fc1(f_BxhxwxC))
         x = nn.relu(self.fc2(self.dropout2(x, deterministic=not train)))
         return self.head(x.astype(jnp.float32))
 

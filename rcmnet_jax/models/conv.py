@@ -18,10 +18,14 @@ case                       XLA convolution     other                rule
 3x3, 512 ch, 2x2 map       542 / 540 / 7.1     4.0 / 4.3 / 4.6      pixels (Winograd 13, 14, 15)
 3x3, 512 ch, 3x3 map       16 / 21 / 16        10 / 11 / 13         pixels (Winograd 12, 12, 14)
 3x3, 512 ch, 4x4 map       48 / 33 / 49        13 / 13 / 14         Winograd (pixels 19, 18, 22)
+5x5, 64 to 192 ch, 7x7     27 / 32 / 21 (*)    15 / 18 / 16         Winograd (pixels 14, 14, 19)
+5x5, 64 to 192 ch, 15x15   87 / 133 / 154 (*)  59 / 74 / 61         Winograd (patches 77, 79, 86)
 3x3/2, 4x4 to 2x2 map      5.8 / 148 / 4.2     4.8 / 3.0 / 4.9      pixels (patches 4.3, 3.7, 3.9)
 3x3/2, 6x6 to 3x3 map      8.7 / 10 / 9.7      7.1 / 7.3 / 8.5      pixels
 7x7/2, 3 ch, 64x64 image   14 / 32 / 18        14 / 26 / 9.8        planes for the kernel gradient
 =========================  ==================  ===================  ==============================
+
+(*) Two Zen 3 cores, ``--baselines``: AlexNet's second convolution at 64 and 128 pixels.
 
 On an NVIDIA H200, batch 128 of 363x360, forward / forward and the gradients that training needs
 (jax 0.11.2, 2026-11-26; decision 0060):
@@ -52,8 +56,9 @@ from rcmnet_jax.models.conv_forms import (
 from rcmnet_jax.models.small_map_conv import small_map_conv2d
 from rcmnet_jax.models.winograd import winograd_conv2d
 
-# Winograd's form pays from so many channels, and from so many results times channels: below,
-# transforming the kernel takes longer than what it saves.
+# Kernels of these sides can have Winograd's form. It pays from so many channels, and from so many
+# results times channels: below, transforming the kernel takes longer than what it saves.
+WINOGRAD_KERNELS = (3, 5)
 WINOGRAD_CHANNELS = 64
 WINOGRAD_WORK = 2**17
 # Results of up to so many pixels are sums of products of pixels, from so many channels on: with
@@ -145,7 +150,8 @@ def _conv2d_on_cpu(x_BxHxWxC, kernel, stride: int, padding: int) -> jax.Array:
         return small_map_conv2d(x_BxHxWxC, kernel, stride, padding)
     # Groups of images would move between devices if the batch is spread over several.
     alone = jax.device_count() == 1
-    if (kernel_size, stride, padding) == (3, 1, 1) and shortest > 1:
+    keeps_size = stride == 1 and padding == kernel_size // 2
+    if kernel_size in WINOGRAD_KERNELS and keeps_size and shortest > 1:
         work = batch * height * width * channels
         exact = x_BxHxWxC.dtype == jnp.float32
         if (

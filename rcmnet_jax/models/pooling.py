@@ -1,5 +1,6 @@
 """Pooling to a fixed grid by means in torch's bins, and over axes by maxima."""
 
+import math
 from functools import partial
 
 import jax
@@ -16,6 +17,16 @@ def adaptive_average_pool(x_BxHxWxC: jax.Array, *, size: int) -> jax.Array:
     rows = jnp.asarray(bin_weights(x_BxHxWxC.shape[1], size), x_BxHxWxC.dtype)
     cols = jnp.asarray(bin_weights(x_BxHxWxC.shape[2], size), x_BxHxWxC.dtype)
     return jnp.einsum("bhwc,ih,jw->bijc", x_BxHxWxC, rows, cols)
+
+
+def all_but_repeats(x_BxHxWxC: jax.Array, *, size: int) -> jax.Array:
+    """What adaptive averages of ``size * size`` bins hold: they, or the map if it is smaller.
+
+    The averages of the result are those of the map.
+    """
+    if math.prod(x_BxHxWxC.shape[1:3]) < size**2:
+        return x_BxHxWxC
+    return adaptive_average_pool(x_BxHxWxC, size=size)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))

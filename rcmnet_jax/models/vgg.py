@@ -10,7 +10,8 @@ from rcmnet_jax.models.conv import Conv
 from rcmnet_jax.models.grid import Grid
 from rcmnet_jax.models.input_check import require_images
 from rcmnet_jax.models.named import MaxPool, ReLU
-from rcmnet_jax.models.pooling import adaptive_average_pool
+from rcmnet_jax.models.pooled_dense import PooledDense
+from rcmnet_jax.models.pooling import all_but_repeats
 
 # (convolutions, channels) of each of the five stages; a 2x2/2 max-pool ends a stage.
 STAGES = ((2, 64), (2, 128), (4, 256), (4, 512), (4, 512))
@@ -50,7 +51,7 @@ class VGG19(nn.Module):
         ]
         self.pools = [MaxPool(2, 2, name=f"stage{s + 1}_pool") for s in range(len(self.stages))]
         dense: dict[str, Any] = {"kernel_init": nn.initializers.normal(0.01), **types}
-        self.fc1 = nn.Dense(self.hidden, name="fc1", **dense)
+        self.fc1 = PooledDense(self.hidden, grid=7, name="fc1", **dense)
         self.fc2 = nn.Dense(self.hidden, name="fc2", **dense)
         self.head = nn.Dense(
             self.num_classes,
@@ -91,13 +92,15 @@ class VGG19(nn.Module):
         return x
 
     def pool(self, f_BxhxwxC: jax.Array) -> jax.Array:
-        """All that ``classify`` uses of a feature map: 7x7 adaptive averages (B, 7, 7, C)."""
-        return adaptive_average_pool(f_BxhxwxC, size=7)
+        """All that ``classify`` uses of a feature map: 7x7 adaptive averages (B, 7, 7, C).
+
+        Or the map itself (B, h, w, C) where it has fewer cells.
+        """
+        return all_but_repeats(f_BxhxwxC, size=7)
 
     def classify(self, f_BxhxwxC: jax.Array, *, train: bool) -> jax.Array:
         """Logits (B, K), float32, of a feature map, pooled or not: three dense layers."""
-        x = self.pool(f_BxhxwxC).reshape(f_BxhxwxC.shape[0], -1)
-        x = self.dropout1(nn.relu(self.fc1(x)), deterministic=not train)
+        x = self.dropout1(nn.relu(self.fc1(f_BxhxwxC)), deterministic=not train)
         x = self.dropout2(nn.relu(self.fc2(x)), deterministic=not train)
         return self.head(x.astype(jnp.float32))
 

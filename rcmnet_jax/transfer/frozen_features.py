@@ -79,8 +79,8 @@ def pooled_features(
       std: per channel.
 
     Returns:
-      (B, h, w, C) float32, pooled as far as ``classify`` would: 1x1 in the ResNet family, 7x7 in
-      VGG19, 6x6 in AlexNet.
+      (B, h, w, C) float32, pooled as far as ``classify`` would: 1x1 in the ResNet family, at
+      most 7x7 cells in VGG19, 6x6 in AlexNet.
     """
     x = apply_views(image_BxHxWx3, view_B).astype(jnp.float32) / 255
     features: Any = model.apply(

@@ -81,6 +81,8 @@ CHOICES = {
     "stage4 at 64x64, one image": ((1, 2, 512, 512, 3, 1, 1), "small_map_conv2d"),
     "stage4 at 96x96": ((64, 3, 512, 512, 3, 1, 1), "small_map_conv2d"),
     "stage4 at 128x128": ((64, 4, 512, 512, 3, 1, 1), "winograd_conv2d"),
+    "AlexNet's second at 64x64": ((64, 7, 64, 192, 5, 1, 2), "winograd_conv2d"),
+    "a 5x5 kernel without padding": ((64, 15, 64, 192, 5, 1, 0), "scanned_conv2d"),
     "into stage4 at 96x96": ((64, 6, 256, 512, 3, 2, 1), "small_map_conv2d"),
     "into stage4 at 128x128": ((64, 8, 256, 512, 3, 2, 1), "scanned_conv2d"),
     "a small map of few channels": ((8, 2, 32, 32, 3, 1, 1), "patch_conv2d"),

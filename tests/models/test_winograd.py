@@ -8,7 +8,7 @@ import pytest
 
 from rcmnet_jax.models import winograd
 from rcmnet_jax.models.conv_forms import plain_conv2d
-from rcmnet_jax.models.winograd import KERNEL, PIXELS, RESULT, TURNED, winograd_conv2d
+from rcmnet_jax.models.winograd import BY_TAPS, TURNED, winograd_conv2d
 from tests.models.formulations import (
     CHANNELS_IN,
     CHANNELS_OUT,
@@ -18,50 +18,58 @@ from tests.models.formulations import (
 )
 
 
-@pytest.mark.parametrize("batch", [1, 3, 4])
+@pytest.mark.parametrize(("taps", "batch"), [(3, 1), (3, 3), (3, 4), (5, 4)])
 @pytest.mark.parametrize("size", [(2, 2), (3, 5), (6, 4), (7, 9)])
 @pytest.mark.parametrize(("separate", "turned"), [(0, 0), (256, 0), (256, 256)])
-def test_winograd(monkeypatch, batch, size, separate, turned):
+def test_winograd(monkeypatch, taps, batch, size, separate, turned):
     monkeypatch.setattr(winograd, "SEPARATE_CHANNELS", separate)
     monkeypatch.setattr(winograd, "TURNED_CHANNELS", turned)
     # So few bytes at once that three and four images are several groups.
     monkeypatch.setattr(winograd, "GROUP_BYTES", 36 * 2 * 9 * 4 * 2)
-    x, weights = noise(batch, *size, CHANNELS_IN), noise(3, 3, CHANNELS_IN, CHANNELS_OUT)
+    x, weights = noise(batch, *size, CHANNELS_IN), noise(taps, taps, CHANNELS_IN, CHANNELS_OUT)
 
     @jax.jit
     def both(x, weights):
-        plain = partial(plain_conv2d, padding=1)
+        plain = partial(plain_conv2d, padding=taps // 2)
         return [value_and_gradients(f, x, weights) for f in (winograd_conv2d, plain)]
 
     ours, reference = both(x, weights)
     jax.tree.map(assert_close, ours, reference)
 
 
-def test_matrices_give_the_correlation_of_one_tile():
-    pixels, kernel = noise(6).astype(np.float64), noise(3).astype(np.float64)
+@pytest.mark.parametrize("taps", [3, 5])
+def test_matrices_give_the_correlation_of_one_tile(taps):
+    by = BY_TAPS[taps]
+    pixels, kernel = noise(6).astype(np.float64), noise(taps).astype(np.float64)
 
     np.testing.assert_allclose(
-        RESULT @ ((KERNEL @ kernel) * (PIXELS @ pixels)),
+        by.result @ ((by.kernel @ kernel) * (by.pixels @ pixels)),
         np.correlate(pixels, kernel, "valid"),
         atol=1e-13,
     )
 
 
-def test_a_turned_kernel_has_the_same_values_in_another_order():
-    np.testing.assert_allclose(KERNEL[:, ::-1], KERNEL[TURNED], rtol=1e-15)
+@pytest.mark.parametrize("taps", [3, 5])
+def test_a_turned_kernel_has_the_same_values_in_another_order(taps):
+    kernel = BY_TAPS[taps].kernel
+    np.testing.assert_allclose(kernel[:, ::-1], kernel[TURNED], rtol=1e-15)
 
 
-def test_winograd_is_exact_to_a_few_roundings():
+@pytest.mark.parametrize(("taps", "channels"), [(3, 256), (5, 64)])
+def test_winograd_is_exact_to_a_few_roundings(taps, channels):
     """Against float64, at the widths of the networks; relative to the largest entry."""
-    x, weights, g = noise(4, 8, 8, 256), noise(3, 3, 256, 256) / 48, noise(4, 8, 8, 256)
-    padded = np.pad(x.astype(np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
-    windows = [padded[:, i : i + 8, j : j + 8] for i in range(3) for j in range(3)]
-    taps = weights.reshape(9, 256, 256).astype(np.float64)
-    exact = sum(window @ tap for window, tap in zip(windows, taps, strict=True))
-    exact_gradient = [w.reshape(-1, 256).T @ g.reshape(-1, 256).astype(np.float64) for w in windows]
+    x, g = noise(4, 8, 8, channels), noise(4, 8, 8, channels, seed=1)
+    weights = noise(taps, taps, channels, channels) / np.float32(taps * channels**0.5)
+    padding = (taps // 2, taps // 2)
+    padded = np.pad(x.astype(np.float64), ((0, 0), padding, padding, (0, 0)))
+    windows = [padded[:, i : i + 8, j : j + 8] for i in range(taps) for j in range(taps)]
+    by_tap = weights.reshape(-1, channels, channels).astype(np.float64)
+    exact = sum(window @ tap for window, tap in zip(windows, by_tap, strict=True))
+    flat = g.reshape(-1, channels).astype(np.float64)
+    exact_gradient = [w.reshape(-1, channels).T @ flat for w in windows]
 
     y, pull = jax.vjp(winograd_conv2d, x, weights)
-    gradient = pull(g)[1].reshape(9, 256, 256)
+    gradient = pull(g)[1].reshape(-1, channels, channels)
 
     # Rounding once is 6e-8. XLA's own convolution, which adds in an order that depends on the
     # processor, has 5e-7 with AVX-512 and 2e-6 with AVX2 for the first.
