@@ -78,8 +78,10 @@ def compiled_tasks(args) -> dict:
         return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
 
     rest = {name: tree for name, tree in variables.items() if name != "params"}
-    forward = jax.jit(lambda v: model.apply(v, x, train=False))
-    gradients = jax.jit(jax.grad(loss))
+    # Traced now and never again: what JAX keeps of a rule's function is from the setting before.
+    jax.clear_caches()
+    forward = jax.jit(lambda v: model.apply(v, x, train=False)).lower(variables).compile()
+    gradients = jax.jit(jax.grad(loss)).lower(variables["params"], rest).compile()
     return {
         "forward": lambda: jax.block_until_ready(forward(variables)),
         "train": lambda: jax.block_until_ready(gradients(variables["params"], rest)),
