@@ -6,12 +6,11 @@ what a quicker formulation does besides.
 
 import math
 from collections.abc import Callable, Iterator
-from unittest import mock
 
 import jax
 from jax.extend import core as jex
 
-from rcmnet_jax.models import conv
+from rcmnet_jax.models.formulation import plainly
 
 
 def matrix_flops(function: Callable, *arguments) -> int:
@@ -21,7 +20,7 @@ def matrix_flops(function: Callable, *arguments) -> int:
       function: to be traced, not run; its convolutions are counted as XLA's own.
       arguments: arrays or their shapes.
     """
-    with mock.patch.object(conv, "backend", return_value="plain"):
+    with plainly():
         # Traced anew: a trace of the same function may be kept from another formulation.
         jaxpr = jax.make_jaxpr(lambda *a: function(*a))(*arguments)
     return 2 * sum(_products(equation) for equation in _equations(jaxpr.jaxpr))

@@ -10,6 +10,7 @@ from jax.sharding import SingleDeviceSharding
 
 from rcmnet_jax.data.preprocess import Preprocess
 from rcmnet_jax.evaluation.gate import Gate
+from rcmnet_jax.models.formulation import plainly
 from rcmnet_jax.types import PyTree, Variables
 
 
@@ -48,10 +49,11 @@ class Restored:
 def abstract_variables(model: nn.Module, preprocess: Preprocess) -> PyTree:
     """Shapes of the variables, placed on the first local device: nothing of the training device."""
     shape = (1, preprocess.height, preprocess.width, 3)
-    shapes = jax.eval_shape(
-        lambda image: model.init(jax.random.key(0), image, train=False),
-        jax.ShapeDtypeStruct(shape, jnp.float32),
-    )
+    with plainly():
+        shapes = jax.eval_shape(
+            lambda image: model.init(jax.random.key(0), image, train=False),
+            jax.ShapeDtypeStruct(shape, jnp.float32),
+        )
     here = SingleDeviceSharding(jax.local_devices()[0])
     variables = {"params": shapes["params"], "batch_stats": shapes.get("batch_stats", {})}
     return jax.tree.map(

@@ -92,6 +92,10 @@ def _status(hosts: Hosts, config, workdir: Path) -> int:
 
 
 def _train(config, workdir: Path, *, tell: bool) -> int:
+    from rcmnet_jax.training.step_store import load_ahead
+
+    # Beside the other imports: it is what a second start waits for.
+    load_ahead(config)
     from rcmnet_jax.training.loop import Interrupted, train
     from rcmnet_jax.training.protocol import is_protocol, run_protocol
 

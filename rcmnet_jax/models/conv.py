@@ -53,6 +53,7 @@ from rcmnet_jax.models.conv_forms import (
     scanned_conv2d,
     space_to_depth_conv2d,
 )
+from rcmnet_jax.models.formulation import backend
 from rcmnet_jax.models.small_map_conv import small_map_conv2d
 from rcmnet_jax.models.winograd import winograd_conv2d
 
@@ -82,11 +83,6 @@ PARTED_WORK = 1e8
 kaiming_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 # PyTorch's default for dense layers: uniform in +-1/sqrt(fan_in).
 torch_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-
-
-def backend() -> str:
-    """``cpu``, ``gpu`` or ``tpu``: what computations run on, by which a formulation is chosen."""
-    return jax.default_backend()
 
 
 def conv2d(

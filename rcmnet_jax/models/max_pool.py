@@ -17,7 +17,7 @@ import numpy as np
 from flax import linen as nn
 from jax import lax
 
-from rcmnet_jax.models.conv import backend
+from rcmnet_jax.models.formulation import backend
 
 
 def max_pool(x_BxHxWxC: jax.Array, *, size: int, stride: int, padding: int = 0) -> jax.Array:

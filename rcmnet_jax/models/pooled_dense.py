@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from rcmnet_jax.models.conv import backend
+from rcmnet_jax.models.formulation import backend
 from rcmnet_jax.models.pooling import adaptive_average_pool, bin_weights
 
 

@@ -28,7 +28,12 @@ from rcmnet_jax.training.mesh import put_replicated, replicated
 from rcmnet_jax.training.resume import restore_or_init
 from rcmnet_jax.training.saving import Saver
 from rcmnet_jax.training.scoring import Scorer, is_better
-from rcmnet_jax.training.step_store import StoredStep, step_path, store_folder
+from rcmnet_jax.training.step_store import (
+    StoredStep,
+    remember_step,
+    step_path,
+    store_folder,
+)
 from rcmnet_jax.training.steps import Recipe, train_step, train_steps_on_device
 from rcmnet_jax.training.stopping import StopRequest
 from rcmnet_jax.training.workdir import (
@@ -140,6 +145,8 @@ class Run:
             else:
                 path = step_path(self._store, self.experiment, recipe, kind.__name__)
                 self._steps[recipe] = StoredStep(step, shardings, path)
+                if len(self._steps) == 1:
+                    remember_step(path, self.config)
         return self._steps[recipe]
 
     def announce(self) -> None:

@@ -9,6 +9,7 @@ import optax
 from flax import linen as nn
 from flax.training import train_state
 
+from rcmnet_jax.models.formulation import plainly
 from rcmnet_jax.transfer.freezing import part_params
 from rcmnet_jax.types import PyTree, Variables
 
@@ -42,7 +43,14 @@ def initializer(model: nn.Module, input_shape: tuple[int, ...]) -> Callable[[jax
       model: one of our networks.
       input_shape: (B, H, W, 3); the batch size does not matter.
     """
-    return jax.jit(lambda key: model.init(key, jnp.zeros(input_shape, jnp.float32), train=False))
+
+    @jax.jit
+    def init(key):
+        # The network's output is not used.
+        with plainly():
+            return model.init(key, jnp.zeros(input_shape, jnp.float32), train=False)
+
+    return init
 
 
 def create_train_state(

@@ -3,8 +3,10 @@
 JAX's compilation cache spares a second start the compiler, but not the two seconds in which Python
 traces the step and lowers it, which must happen before that cache can be asked. Here the whole
 executable is found by what its trace depends on: the config, the data's shapes, the source of this
-package, the versions beneath it, and the machine. While a thread loads it, the initial weights are
-drawn. Only on one CPU device: a run on an accelerator starts seldom and takes long.
+package, the versions beneath it, and the machine. A thread loads it while the data set is opened
+and the initial weights are drawn; where the same config was run before, already while the rest of
+this package is imported (`load_ahead`), for loading is what a second start waits for. Only on one
+CPU device: a run on an accelerator starts seldom and takes long.
 
 The files are pickles of machine code and belong to the compile cache; trust them as you trust that
 folder. ``RCMNET_STORED_STEP=off`` turns it off.
@@ -23,10 +25,11 @@ import time
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 from jax.errors import JaxRuntimeError
 from jax.experimental import serialize_executable
 
@@ -34,14 +37,19 @@ import rcmnet_jax
 from rcmnet_jax.data.threads import default_workers
 from rcmnet_jax.errors import UserError
 from rcmnet_jax.files import replacing
-from rcmnet_jax.training.experiment import Experiment
-from rcmnet_jax.training.steps import Recipe
+
+if TYPE_CHECKING:
+    # Not at run time: what they import is imported while a step is loaded.
+    from rcmnet_jax.training.experiment import Experiment
+    from rcmnet_jax.training.steps import Recipe
 
 logger = logging.getLogger(__name__)
 
 VARIABLE = "RCMNET_STORED_STEP"
-# Parts of a config that no step depends on: what it takes of the data is in the recipe.
-NOT_TRACED = ("log", "checkpoint", "eval", "seed", "data")
+# Parts of a config that neither a step nor the data depend on.
+NOT_COMPUTED = ("log", "checkpoint", "eval", "seed")
+# And that no step depends on: what it takes of the data is in the recipe.
+NOT_TRACED = (*NOT_COMPUTED, "data")
 # The files of so many configurations are kept, the newest.
 KEPT = 16
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "ml_collections")
@@ -59,6 +67,80 @@ def store_folder() -> Path | None:
     return Path(cache) / "steps"
 
 
+def load_ahead(config: ml_collections.ConfigDict) -> None:
+    """Begins to load the step that the last run of this config had, if there was one.
+
+    Before the data set is opened nobody knows whether it is the step that this run wants, too: then
+    `StoredStep` finds it on its way, and else it was for nothing.
+    """
+    folder = store_folder()
+    if folder is None:
+        return
+    try:
+        path = folder / _last_path(folder, config).read_text()
+    except (OSError, ValueError):
+        return
+    _loading[path] = _Loading(path)
+
+
+def remember_step(path: Path, config: ml_collections.ConfigDict) -> None:
+    """Writes down which step a run of this config has, for `load_ahead`."""
+    last = _last_path(path.parent, config)
+    try:
+        if not last.exists() or last.read_text() != path.name:
+            with replacing(last) as temporary:
+                temporary.write_text(path.name)
+    except (UserError, OSError, ValueError) as error:
+        logger.debug("%s is not written: %s", last, error)
+
+
+def _last_path(folder: Path, config: ml_collections.ConfigDict) -> Path:
+    return folder / f"{_digest({'config': _without(config, NOT_COMPUTED), **_surroundings()})}.last"
+
+
+class _Loading:
+    """A file that a thread loads.
+
+    Args:
+      path: the file; there may be none.
+    """
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._kept: _Kept | None = None
+        self._thread = threading.Thread(target=self._load, name="stored step", daemon=True)
+        self._thread.start()
+
+    def result(self) -> "_Kept | None":
+        """What was in it, once it is loaded; None where it is of no use."""
+        self._thread.join()
+        return self._kept
+
+    def _load(self) -> None:
+        try:
+            content = self._path.read_bytes()
+        except OSError:
+            return
+        try:
+            self._kept = _opened(_Stored(**pickle.loads(content)))
+            # The newest are kept.
+            self._path.touch()
+        except Exception as error:
+            # Whatever is wrong with a cache, the run goes on without it.
+            logger.debug("stored step %s cannot be used: %s", self._path, error)
+
+
+# What `load_ahead` has begun, and nobody has asked for yet.
+_loading: dict[Path, _Loading] = {}
+
+
+def _begun(path: Path) -> _Loading:
+    found = _loading.pop(path, None)
+    # A step that this run turned out not to want.
+    _loading.clear()
+    return found or _Loading(path)
+
+
 class StoredStep:
     """A training step that is loaded from disk where it can be, and else compiled and kept.
 
@@ -71,10 +153,9 @@ class StoredStep:
     def __init__(self, step: Callable, out_shardings: Any, path: Path):
         self._step, self._out_shardings, self._path = step, out_shardings, path
         self._jitted = jax.jit(step, donate_argnums=0, out_shardings=out_shardings)
+        self._loading = _begun(path)
         self._kept: _Kept | None = None
         self._prepared = False
-        self._thread = threading.Thread(target=self._load, name="stored step", daemon=True)
-        self._thread.start()
 
     def __call__(self, state, *arguments):
         """One dispatch."""
@@ -96,23 +177,10 @@ class StoredStep:
         return state, dict(zip(kept.metrics, results[len(leaves) :], strict=True))
 
     def _prepare(self, state, arguments) -> None:
-        self._thread.join()
+        self._kept = self._loading.result()
         if self._kept is None or self._kept.shapes != _shapes(arguments):
             self._kept = self._compile(state, arguments)
         self._prepared = True
-
-    def _load(self) -> None:
-        try:
-            content = self._path.read_bytes()
-        except OSError:
-            return
-        try:
-            self._kept = _opened(_Stored(**pickle.loads(content)))
-            # The newest are kept.
-            self._path.touch()
-        except Exception as error:
-            # Whatever is wrong with a cache, the run goes on without it.
-            logger.debug("stored step %s cannot be used: %s", self._path, error)
 
     def _compile(self, state, arguments) -> "_Kept | None":
         """The step over flat lists, whose program does not name our classes; kept on disk."""
@@ -179,7 +247,7 @@ def _opened(stored: _Stored) -> _Kept:
     return _Kept(program, stored.metrics, stored.shapes)
 
 
-def step_path(folder: Path, experiment: Experiment, recipe: Recipe, kind: str) -> Path:
+def step_path(folder: Path, experiment: "Experiment", recipe: "Recipe", kind: str) -> Path:
     """The file of a run's step, named by everything that its program is made from.
 
     Args:
@@ -191,11 +259,7 @@ def step_path(folder: Path, experiment: Experiment, recipe: Recipe, kind: str) -
     order = experiment.order
     made_from = {
         "kind": kind,
-        "config": {
-            section: values
-            for section, values in experiment.config.to_dict().items()
-            if section not in NOT_TRACED
-        },
+        "config": _without(experiment.config, NOT_TRACED),
         "classes": len(experiment.dataset.class_names),
         "image": experiment.input_shape,
         "recipe": dataclasses.asdict(recipe),
@@ -211,8 +275,16 @@ def step_path(folder: Path, experiment: Experiment, recipe: Recipe, kind: str) -
         },
         **_surroundings(),
     }
+    return folder / f"{_digest(made_from)}.step"
+
+
+def _without(config: ml_collections.ConfigDict, sections: tuple[str, ...]) -> dict[str, Any]:
+    return {name: values for name, values in config.to_dict().items() if name not in sections}
+
+
+def _digest(made_from: dict[str, Any]) -> str:
     text = json.dumps(made_from, sort_keys=True, default=repr)
-    return folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.step"
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 @lru_cache(maxsize=1)
@@ -242,3 +314,6 @@ def _drop_oldest(folder: Path) -> None:
     by_age = sorted(folder.glob("*.step"), key=lambda path: path.stat().st_mtime)
     for path in by_age[:-KEPT]:
         path.unlink(missing_ok=True)
+    for last in folder.glob("*.last"):
+        if not (folder / last.read_text()).exists():
+            last.unlink(missing_ok=True)

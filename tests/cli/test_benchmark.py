@@ -14,7 +14,7 @@ from benchmarks.flops import matrix_flops
 from benchmarks.plan import Case
 from benchmarks.turns import Side, SideError
 from rcmnet_jax.cli import benchmark
-from rcmnet_jax.models import conv, create_model
+from rcmnet_jax.models import create_model
 from tests.models.noise import shapes_of
 
 
@@ -177,7 +177,7 @@ def test_operations_are_those_of_the_plain_network(monkeypatch, model, giga_prod
     image = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
     variables = shapes_of(network, image.shape)
     for backend in ("cpu", "gpu"):
-        monkeypatch.setattr(conv, "backend", lambda backend=backend: backend)
+        monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
         apply = functools.partial(network.apply, train=False)
         assert matrix_flops(apply, variables, image) / 2e9 == pytest.approx(giga_products, abs=1e-3)
 

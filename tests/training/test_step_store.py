@@ -12,7 +12,13 @@ from jax.sharding import SingleDeviceSharding
 
 from rcmnet_jax.training import step_store
 from rcmnet_jax.training.experiment import build_experiment
-from rcmnet_jax.training.step_store import StoredStep, step_path, store_folder
+from rcmnet_jax.training.step_store import (
+    StoredStep,
+    load_ahead,
+    remember_step,
+    step_path,
+    store_folder,
+)
 from rcmnet_jax.training.steps import Recipe, train_step
 from tests.training.command import Command, assert_calm, assert_same_run
 from tests.training.runs import config_of
@@ -167,6 +173,50 @@ def test_only_the_newest_are_kept(tmp_path, monkeypatch):
         os.utime(path, (age, age))
     run(tmp_path / "new.step", Traced())
     assert {path.name for path in tmp_path.iterdir()} == {"2.step", "new.step"}
+
+
+def test_the_last_step_of_a_config_is_loaded_ahead(cells, tmp_path, monkeypatch):
+    monkeypatch.setattr(step_store, "store_folder", lambda: tmp_path)
+    path = tmp_path / "one.step"
+    fresh = run(path, Traced())
+    remember_step(path, config_of(cells))
+    load_ahead(config_of(cells, seed=5))
+    assert list(step_store._loading) == [path]
+    step = Traced()
+    assert_same(run(path, step), fresh)
+    assert step.times == 0
+    assert not step_store._loading
+
+
+def test_a_step_loaded_ahead_that_is_another_one_is_not_taken(cells, tmp_path, monkeypatch):
+    monkeypatch.setattr(step_store, "store_folder", lambda: tmp_path)
+    fresh = run(tmp_path / "one.step", Traced())
+    remember_step(tmp_path / "one.step", config_of(cells))
+    load_ahead(config_of(cells))
+    step = Traced()
+    # The data has changed, say.
+    assert_same(run(tmp_path / "two.step", step), fresh)
+    assert step.times == 1
+    assert not step_store._loading
+
+
+@pytest.mark.parametrize("why", ["another config", "other data", "no store", "dropped"])
+def test_nothing_to_load_ahead(cells, tmp_path, monkeypatch, why):
+    folder = None if why == "no store" else tmp_path
+    monkeypatch.setattr(step_store, "store_folder", lambda: folder)
+    path = tmp_path / "one.step"
+    path.write_bytes(b"")
+    remember_step(path, config_of(cells))
+    if why == "dropped":
+        os.utime(path, (1, 1))
+        newer = tmp_path / "two.step"
+        newer.write_bytes(b"")
+        monkeypatch.setattr(step_store, "KEPT", 1)
+        step_store._drop_oldest(tmp_path)
+        assert list(tmp_path.iterdir()) == [newer]
+    changes = {"another config": {"optim.momentum": 0.5}, "other data": {"data.width": 40}}
+    load_ahead(config_of(cells, **changes.get(why, {})))
+    assert not step_store._loading
 
 
 def test_the_name_says_what_the_program_is_made_from(cells, tmp_path, monkeypatch):

@@ -1,0 +1,27 @@
+"""Plain tracing: other operations, the same parameters."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rcmnet_jax.models import create_model, max_pool
+from rcmnet_jax.models.formulation import backend, plainly
+from rcmnet_jax.training.state import initializer
+
+IMAGE = (1, 32, 32, 3)
+
+
+def test_plain_only_within():
+    assert backend() == jax.default_backend()
+    with plainly():
+        assert backend() == "plain"
+    assert backend() == jax.default_backend()
+
+
+def test_parameters_are_drawn_by_a_plain_trace(monkeypatch):
+    model, key = create_model("rcmnet", 3), jax.random.key(0)
+    own = jax.jit(lambda k: model.init(k, jnp.zeros(IMAGE), train=False))(key)
+    monkeypatch.setattr(max_pool, "_sliced_max_pool", lambda *_: pytest.fail("traced"))
+    drawn = initializer.__wrapped__(model, IMAGE)(key)
+    jax.tree.map(np.testing.assert_array_equal, drawn, own)
