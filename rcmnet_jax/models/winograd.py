@@ -5,10 +5,10 @@ is cut into tiles of 6x6 pixels that overlap by two, each gives 4x4 results::
 
     Y = A^T [(G k G^T) * (B^T d B)] A        d: 6x6 pixels, k: 3x3 kernel, Y: 4x4 results
 
-and the products, summed over channels, are 36 matrix products. For a 5x5 kernel the same tiles,
-which then overlap by four, give 2x2 results each instead of by 100 multiplications. The matrices
-follow from the points at which the polynomials behind it are evaluated (`matrices`), and on these
-depends how many digits are lost: see docs/decisions/0064-larger-tiles.md.
+and the products, summed over channels, are 36 matrix products. Under a 5x5 kernel the same tiles
+overlap by four and give 2x2 results each, by 36 multiplications instead of 100. The matrices follow
+from the points at which the polynomials behind it are evaluated (`matrices`), and on these depends
+how many digits are lost: see docs/decisions/0064-larger-tiles.md and 0066.
 
 Dimensions: B images, H and W pixels, C channels in, D out, n = 6 positions a side of a tile, m = 4
 or 2 results, T tiles of the images at hand, h and w of one image.
