@@ -38,6 +38,8 @@ def main() -> None:
     module = next((m for m in (conv, winograd) if hasattr(m, constant)), None)
     if module is None:
         parser.error(f"neither models/conv.py nor models/winograd.py has {constant}")
+    if not isinstance(getattr(module, constant), int | float):
+        parser.error(f"{constant} is not a number")
     settings = {"with": getattr(module, constant), "without": float(value)}
     tasks = {}
     for name, setting in settings.items():

@@ -66,9 +66,11 @@ class Container:
                 self._archive = zipfile.ZipFile(path)
                 self.names = self._check_entries(self._archive)
         except CheckpointError:
+            self.close()
             raise
         # NotImplementedError is what zipfile raises for versions and compressions it does not know.
         except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+            self.close()
             raise CheckpointError(
                 f"{path} cannot be opened as a bundle ({error}): download or export it again"
             ) from error
@@ -77,6 +79,10 @@ class Container:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the zip file or the folder; nothing can be read after it."""
         if self._archive is not None:
             self._archive.close()
         if self._folder is not None:

@@ -145,6 +145,7 @@ class Run:
             else:
                 path = step_path(self._store, self.experiment, recipe, kind.__name__)
                 self._steps[recipe] = StoredStep(step, shardings, path)
+                # Only the first is what a start waits for.
                 if len(self._steps) == 1:
                     remember_step(path, self.config)
         return self._steps[recipe]

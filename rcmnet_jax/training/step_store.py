@@ -130,11 +130,12 @@ class _Loading:
             logger.debug("stored step %s cannot be used: %s", self._path, error)
 
 
-# What `load_ahead` has begun, and nobody has asked for yet.
+# Begun by `load_ahead`, and nobody has asked for it yet.
 _loading: dict[Path, _Loading] = {}
 
 
 def _begun(path: Path) -> _Loading:
+    """What `load_ahead` has begun, if it was this file, and else a beginning."""
     found = _loading.pop(path, None)
     # A step that this run turned out not to want.
     _loading.clear()
