@@ -144,8 +144,9 @@ def _conv2d_on_cpu(x_BxHxWxC, kernel, stride: int, padding: int) -> jax.Array:
     is_small = out_h * out_w <= SMALL_MAP_PIXELS
     if padding and is_small and min(channels, features) >= SMALL_MAP_CHANNELS:
         return small_map_conv2d(x_BxHxWxC, kernel, stride, padding)
-    # Groups of images would move between devices if the batch is spread over several.
-    alone = jax.device_count() == 1
+    # Groups of images would move between devices if the batch is spread over several, and of an
+    # unknown number of images, as an exported program has, there are none.
+    alone = jax.device_count() == 1 and isinstance(batch, int)
     keeps_size = stride == 1 and padding == kernel_size // 2
     if kernel_size in WINOGRAD_KERNELS and keeps_size and shortest > 1:
         work = batch * height * width * channels

@@ -53,11 +53,15 @@ def case(request):
     images = np.random.default_rng(0).integers(
         0, 256, (3, size.height, size.width, 3), dtype=np.uint8
     )
+    return restored, images, logits_of(restored, images)
+
+
+def logits_of(restored, images) -> np.ndarray:
     x = (images.astype(np.float32) / 255 - restored.mean) / np.float32(restored.std)
     logits = jax.jit(lambda v, x: restored.model.apply(v, x, train=False))(
         restored.variables, x.astype(np.float32)
     )
-    return restored, images, np.asarray(logits)
+    return np.asarray(logits)
 
 
 def assert_same_outputs(outputs, logits):
@@ -85,6 +89,19 @@ def test_stablehlo_says_what_the_network_says(case, tmp_path):
     call, meta = read_stablehlo(tmp_path / "a.stablehlo")
     assert meta == {"note": "π"}
     assert_same_outputs(call(images), logits)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("rcmnet", {"stage_sizes": (1, 1, 1, 1)}), ("alexnet", {"hidden": 7})]
+)
+def test_stablehlo_at_full_width_on_one_device(monkeypatch, name, options):
+    """As on a laptop. The tests have two devices, where no form takes images in groups."""
+    restored = restored_of(name, (64, 64), options)
+    images = np.random.default_rng(1).integers(0, 256, (3, 64, 64, 3), np.uint8)
+    with monkeypatch.context() as patch:
+        patch.setattr(jax, "device_count", lambda: 1)
+        exported = to_stablehlo(restored)
+    assert_same_outputs(exported.call(images), logits_of(restored, images))
 
 
 def test_a_stablehlo_file_runs_without_this_library(tmp_path):

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from jax import export
 
 from rcmnet_jax.models import pooled_dense
 from rcmnet_jax.models.pooled_dense import PooledDense, pooled_product, sums_kernel
@@ -59,6 +60,11 @@ def test_the_kernel_is_summed_where_that_multiplies_less(monkeypatch, case):
     (batch, cells, grid, dtype, backend), expected = CHOICES[case]
     monkeypatch.setattr(pooled_dense, "backend", lambda: backend)
     assert sums_kernel(batch, cells, grid, jnp.dtype(dtype)) == expected
+
+
+def test_of_an_unknown_number_of_images_the_averages_come_first():
+    (batch,) = export.symbolic_shape("N")
+    assert not sums_kernel(batch, 1, 6, jnp.dtype("float32"))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 4), (3, 3), (2, 5), (7, 4)])
