@@ -2,6 +2,8 @@
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 VENV ?= .venv
+# Quick tests at a time; most of their time goes to compilers, which use one core each.
+WORKERS ?= 2
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
@@ -30,7 +32,7 @@ demo: $(VENV)/.installed  ## Train, score and show RCMNet on synthetic cells, in
 	@echo "Look at demo/run/test_confusion.png and demo/run/curves.png (synthetic cells in demo/cells)."
 
 test: $(VENV)/.installed-dev  ## Run the quick tests.
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q --numprocesses $(WORKERS) --dist loadfile
 
 test-slow: $(VENV)/.installed-dev  ## Run the tests that take minutes.
 	$(BIN)/python -m pytest -q -m slow

@@ -1,5 +1,8 @@
 """Every figure of shared/parity, made by public PyTorch code, at its README's tolerance."""
 
+import os
+import subprocess
+import sys
 from functools import partial
 
 import jax
@@ -166,6 +169,16 @@ def test_training_step_of_resnet18_c():
     np.testing.assert_allclose(norms, figures["train_grad_norms"], rtol=1e-4)
     mean = traverse_util.flatten_dict(batch_stats, sep="/")["stem/norm/bn/mean"]
     np.testing.assert_allclose(mean, figures["train_running_mean_bn1"], rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.slow
+def test_one_cpu_device_as_users_have_it():
+    """All of the above with the formulations that two devices, as in the tests, leave alone."""
+    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "1", "XLA_FLAGS": ""}
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "", "-k", "not one_cpu_device", __file__]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert " passed" in done.stdout
 
 
 def _training_step(model, variables):
