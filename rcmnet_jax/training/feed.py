@@ -7,6 +7,7 @@ import numpy as np
 
 from rcmnet_jax.data.batches import BatchSource, HostBatches, StreamBatches, process_share
 from rcmnet_jax.data.on_demand import OnDemandPixels
+from rcmnet_jax.data.order import filled_up
 from rcmnet_jax.training.experiment import Experiment
 from rcmnet_jax.training.mesh import put_batch, put_replicated
 
@@ -37,7 +38,9 @@ class Feed:
         if self.on_device:
             labels = self._order.labels.astype(np.int32)
             if features is None:
-                split = {"image": experiment.pixels[rows], "label": labels}
+                # What fills the rows up is in no batch.
+                labels = labels[filled_up(np.arange(len(labels)))]
+                split = {"image": experiment.pixels[filled_up(rows)], "label": labels}
                 default = STEPS_PER_DISPATCH.get(jax.default_backend(), 1)
             else:
                 # A step of the classifier alone is shorter than its call.

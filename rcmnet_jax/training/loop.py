@@ -6,7 +6,7 @@ killed and started again goes through the same compiled calls as one that was no
 """
 
 import contextlib
-import functools
+import dataclasses
 import logging
 import math
 from collections.abc import Callable
@@ -116,6 +116,8 @@ class Run:
             # The classifier's step alone: compiled in a moment.
             self._steps, self._store = {}, None
         self.key = put_replicated(jax.random.key(self.config.seed), experiment.mesh)
+        mean_and_std = np.asarray([experiment.recipe.mean, experiment.recipe.std], np.float32)
+        self._mean_and_std = put_replicated(tuple(mean_and_std), experiment.mesh)
         # Of all steps at once: asked for one by one, each would wait for the step that runs.
         rates_of = jax.jit(jax.vmap(experiment.schedule))
         self._learning_rates = np.asarray(rates_of(np.arange(experiment.total_steps)))
@@ -137,7 +139,12 @@ class Run:
         """The donated, compiled step: one for the whole run, or for each stage of unfreezing."""
         if recipe not in self._steps:
             kind = train_steps_on_device if on_device else train_step
-            step = functools.partial(kind, recipe=recipe)
+
+            def step(state, *arguments):
+                *others, mean, std = arguments
+                given = dataclasses.replace(recipe, mean=mean, std=std)
+                return kind(state, *others, recipe=given)
+
             # Said, so that a restored state is placed as a trained one and compiles the same.
             shardings = replicated(self.experiment.mesh)
             if self._store is None:
@@ -195,7 +202,9 @@ class Run:
         for count, arguments in self.feed.dispatches(self.progress.step, stop):
             # Nothing may be copied to or from the device by accident in here.
             with jax.transfer_guard("disallow"):
-                self.state, metrics = compiled_step(self.state, *arguments, self.key)
+                self.state, metrics = compiled_step(
+                    self.state, *arguments, self.key, *self._mean_and_std
+                )
             # The previous dispatch's metrics are fetched while this one runs.
             if pending is not None:
                 self._account(pending)

@@ -43,8 +43,13 @@ class Predictor:
         self._batch_size = -(-batch_size // self._mesh.size) * self._mesh.size
         # Logits on every device, so that every process of a run has them all.
         everywhere = replicated(self._mesh)
+        # Given, not built in: runs on other images share one program.
+        mean_and_std = np.asarray([mean, std], np.float32)
+        self._mean_and_std = put_replicated(tuple(mean_and_std), self._mesh)
         self._predict = jax.jit(
-            functools.partial(predict_step, model.apply, mean=mean, std=std),
+            lambda variables, images, mean, std: predict_step(
+                model.apply, variables, images, mean=mean, std=std
+            ),
             out_shardings=everywhere,
         )
         self._classify = jax.jit(
@@ -63,7 +68,11 @@ class Predictor:
         Returns:
           (N, K) float32, in the order of the rows.
         """
-        return self._in_batches(self._predict, variables, pixels, rows)
+
+        def predict(variables, images):
+            return self._predict(variables, images, *self._mean_and_std)
+
+        return self._in_batches(predict, variables, pixels, rows)
 
     def logits_of_features(self, variables: Variables, features: np.ndarray) -> np.ndarray:
         """Logits (N, K) of feature maps (N, h, w, C), pooled or not: the classifier alone."""

@@ -22,7 +22,7 @@ import pickle
 import platform
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,7 @@ from jax.errors import JaxRuntimeError
 from jax.experimental import serialize_executable
 
 import rcmnet_jax
+from rcmnet_jax.data.order import filled_up
 from rcmnet_jax.data.threads import default_workers
 from rcmnet_jax.errors import UserError
 from rcmnet_jax.files import replacing
@@ -50,6 +51,8 @@ VARIABLE = "RCMNET_STORED_STEP"
 NOT_COMPUTED = ("log", "checkpoint", "eval", "seed")
 # And that no step depends on: what it takes of the data is in the recipe.
 NOT_TRACED = (*NOT_COMPUTED, "data")
+# Parts of a recipe that a step is given.
+GIVEN = ("mean", "std")
 # The files of so many configurations are kept, the newest.
 KEPT = 16
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "ml_collections")
@@ -95,7 +98,8 @@ def remember_step(path: Path, config: ml_collections.ConfigDict) -> None:
 
 
 def _last_path(folder: Path, config: ml_collections.ConfigDict) -> Path:
-    return folder / f"{_digest({'config': _without(config, NOT_COMPUTED), **_surroundings()})}.last"
+    computed = _without(config.to_dict(), NOT_COMPUTED)
+    return folder / f"{_digest({'config': computed, **_surroundings()})}.last"
 
 
 class _Loading:
@@ -260,12 +264,12 @@ def step_path(folder: Path, experiment: "Experiment", recipe: "Recipe", kind: st
     order = experiment.order
     made_from = {
         "kind": kind,
-        "config": _without(experiment.config, NOT_TRACED),
+        "config": _without(experiment.config.to_dict(), NOT_TRACED),
         "classes": len(experiment.dataset.class_names),
         "image": experiment.input_shape,
-        "recipe": dataclasses.asdict(recipe),
+        "recipe": _without(dataclasses.asdict(recipe), GIVEN),
         "steps": [experiment.total_steps, order.steps_per_epoch],
-        "train images": len(order.labels),
+        "rows": len(filled_up(order.labels)),
         "unfreezing": experiment.unfreezing,
         # Whatever a user set of JAX, by call or by environment.
         "jax": {name: repr(value) for name, value in sorted(jax.config.values.items())},
@@ -279,8 +283,8 @@ def step_path(folder: Path, experiment: "Experiment", recipe: "Recipe", kind: st
     return folder / f"{_digest(made_from)}.step"
 
 
-def _without(config: ml_collections.ConfigDict, sections: tuple[str, ...]) -> dict[str, Any]:
-    return {name: values for name, values in config.to_dict().items() if name not in sections}
+def _without(values: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in names}
 
 
 def _digest(made_from: dict[str, Any]) -> str:

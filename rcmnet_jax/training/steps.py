@@ -21,7 +21,8 @@ class Recipe:
     """What a step does besides the network and the optimizer; hashable, so it is static in jit.
 
     Attributes:
-      mean: per-channel mean of the train split, in [0, 1].
+      mean: per-channel mean of the train split, in [0, 1]. Within a run's step it and ``std`` are
+        arrays that the step is given, so that folds share one program.
       std: per-channel standard deviation of the train split.
       augmentation: of training images.
       label_smoothing: mass spread evenly over all classes, in [0, 1).

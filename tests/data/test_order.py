@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rcmnet_jax.data.order import BatchOrder
+from rcmnet_jax.data.order import ROWS_AT_ONCE, BatchOrder, filled_up
 from rcmnet_jax.errors import ConfigError
 
 
@@ -19,6 +19,15 @@ def test_an_epoch_shows_each_image_once_in_a_new_order():
     np.testing.assert_array_equal(np.sort(second), np.arange(24))
     assert not np.array_equal(first, second)
     assert not np.any(epoch_of(order, 0)[1])
+
+
+@pytest.mark.parametrize(("rows", "length"), [(1, 64), (63, 64), (64, 64), (65, 128)])
+def test_splits_are_filled_up_with_their_last_row(rows, length):
+    assert ROWS_AT_ONCE == 64
+    filled = filled_up(np.arange(rows) * 3)
+    assert len(filled) == length
+    np.testing.assert_array_equal(filled[:rows], np.arange(rows) * 3)
+    assert np.all(filled[rows:] == (rows - 1) * 3)
 
 
 def test_the_remainder_that_fills_no_batch_is_another_one_each_epoch():

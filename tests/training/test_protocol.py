@@ -1,5 +1,6 @@
 """Folds and seeds from one command: every image tested once, results pooled, nothing done twice."""
 
+import contextlib
 import json
 
 import numpy as np
@@ -8,7 +9,8 @@ from PIL import Image
 
 from rcmnet_jax.errors import ConfigError, DataError
 from rcmnet_jax.evaluation import read_predictions
-from rcmnet_jax.training.loop import train
+from rcmnet_jax.training.experiment import build_experiment
+from rcmnet_jax.training.loop import Run, train
 from rcmnet_jax.training.protocol import is_protocol, run_protocol
 from tests.training.runs import config_of
 
@@ -82,6 +84,26 @@ def test_one_fold_alone_is_a_run_like_any_other(cells, tmp_path):
     config = config_of(cells, "epochs=1", **{"data.split.folds": 3, "data.split.fold": 1})
     assert not is_protocol(config)
     assert train(config, tmp_path / "run")["test"]["n"] == 20
+
+
+def test_folds_share_one_program(cells, tmp_path):
+    """Lowered, the steps are the same letter by letter, so that only the first is compiled."""
+
+    def step_of(fold):
+        changes = {"data.split.folds": 7, "data.split.fold": fold}
+        with contextlib.ExitStack() as resources:
+            experiment = build_experiment(config_of(cells, "epochs=1", **changes))
+            run = Run(experiment, tmp_path / f"fold{fold}", resources)
+            step = run._prepare_step(experiment.recipe, run.feed.on_device)
+            _, arguments = next(iter(run.feed.dispatches(0, 1)))
+            arguments = (*arguments, run.key, *run._mean_and_std)
+            text = step.lower(run.state, *arguments).as_text()
+            return text, experiment.recipe.mean, len(experiment.order.labels)
+
+    (first, mean, images), (second, other_mean, other_images) = step_of(0), step_of(6)
+    assert mean != other_mean
+    assert images != other_images
+    assert first == second
 
 
 def test_one_patient_at_a_time(tmp_path, write_cell_folder):

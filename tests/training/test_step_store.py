@@ -220,12 +220,21 @@ def test_nothing_to_load_ahead(cells, tmp_path, monkeypatch, why):
 
 
 def test_the_name_says_what_the_program_is_made_from(cells, tmp_path, monkeypatch):
-    def name(arg="", kind="train_step", **changes):
+    def name(arg="", kind="train_step", means=None, **changes):
         experiment = build_experiment(config_of(cells, arg, **changes))
+        if means is not None:
+            means.append(experiment.recipe.mean)
         return step_path(tmp_path, experiment, experiment.recipe, kind)
 
     plain = name()
     assert name() == name(**{"seed": 5, "log.every_steps": 3}) == plain
+    # Given, not built in: the statistics of the images.
+    means = []
+    names = {
+        name(**{"data.split.folds": 3, "data.split.fold": fold}, means=means) for fold in range(3)
+    }
+    assert len(names) == 1
+    assert len(set(means)) == 3
     others = {
         name(**{"optim.momentum": 0.5}),
         name("epochs=3"),
