@@ -140,7 +140,7 @@ def train_steps_on_device(
     Args:
       state: to be replaced.
       split: ``image`` (N, H, W, 3) uint8, or ``features`` (N, V, h, w, C), and ``label`` (N,)
-        int32 of the whole train split.
+        int32 of the whole train split; rows that no batch names may follow.
       index_SxB: rows of each step's batch.
       view_SxB: their views.
       key: the run's random key.
