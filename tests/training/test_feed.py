@@ -54,9 +54,14 @@ def test_rows_of_a_dispatch_are_those_of_the_order(experiment):
     (_, first), (_, second) = feed.dispatches(5, 10)
     rows = np.concatenate([np.asarray(first[1]), np.asarray(second[1])])
     np.testing.assert_array_equal(rows, experiment.order.batches(5, 5)[0])
-    np.testing.assert_array_equal(
-        np.asarray(first[0]["image"]), experiment.pixels[experiment.split.indices("train")]
-    )
+    images, labels = np.asarray(first[0]["image"]), np.asarray(first[0]["label"])
+    train = experiment.pixels[experiment.split.indices("train")]
+    np.testing.assert_array_equal(images[: len(train)], train)
+    np.testing.assert_array_equal(labels[: len(train)], experiment.order.labels)
+    # Filled up with its last image, which then is in no batch again.
+    assert len(images) == len(labels) == 64
+    np.testing.assert_array_equal(images[len(train) :], np.broadcast_to(train[-1], (19, 32, 32, 3)))
+    assert rows.max() < len(train) == 45
 
 
 def test_host_gives_the_pixels_that_the_device_would_gather(experiment):
