@@ -153,8 +153,12 @@ def augment(
     return jnp.clip(x, 0, 1) if augmentation.light or augmentation.stain else x
 
 
-def standardize(images: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]) -> jax.Array:
-    """``(x - mean) / std`` per channel, of float32 images in [0, 1] shaped (..., 3)."""
+def standardize(
+    images: jax.Array,
+    mean: tuple[float, ...] | jax.Array,
+    std: tuple[float, ...] | jax.Array,
+) -> jax.Array:
+    """``(x - mean) / std`` of float32 images (..., 3) in [0, 1]; both are of a channel, (3,)."""
     ones = (1,) * (images.ndim - 1)
     mean_3, std_3 = (jnp.asarray(v, jnp.float32).reshape(*ones, 3) for v in (mean, std))
     return (images - mean_3) / std_3

@@ -10,17 +10,17 @@ import numpy as np
 from rcmnet_jax.errors import ConfigError
 
 SAMPLINGS = ("shuffle", "balanced")
-# On a device a split's rows come by so many.
-ROWS_AT_ONCE = 64
+# A split that lies on a device is filled up to a multiple of so many rows.
+ROWS_MULTIPLE = 64
 
 
 def filled_up(rows: np.ndarray) -> np.ndarray:
-    """Row numbers, and the last once more and again, up to a multiple of `ROWS_AT_ONCE`.
+    """Row numbers (N,), and the last once more and again, up to a multiple of `ROWS_MULTIPLE`.
 
     The folds of a cross-validation differ by an image or two. Filled up their splits are as long as
     each other, and one compiled step serves them all.
     """
-    return np.pad(rows, (0, -len(rows) % ROWS_AT_ONCE), mode="edge")
+    return np.pad(rows, (0, -len(rows) % ROWS_MULTIPLE), mode="edge")
 
 
 class BatchOrder:

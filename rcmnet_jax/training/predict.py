@@ -43,15 +43,12 @@ class Predictor:
         self._batch_size = -(-batch_size // self._mesh.size) * self._mesh.size
         # Logits on every device, so that every process of a run has them all.
         everywhere = replicated(self._mesh)
-        # Given, not built in: runs on other images share one program.
-        mean_and_std = np.asarray([mean, std], np.float32)
-        self._mean_and_std = put_replicated(tuple(mean_and_std), self._mesh)
         self._predict = jax.jit(
-            lambda variables, images, mean, std: predict_step(
-                model.apply, variables, images, mean=mean, std=std
-            ),
-            out_shardings=everywhere,
+            functools.partial(predict_step, model.apply), out_shardings=everywhere
         )
+        # Given, not built in: runs on other images share one program.
+        given = {"mean": np.asarray(mean, np.float32), "std": np.asarray(std, np.float32)}
+        self._given = put_replicated(given, self._mesh)
         self._classify = jax.jit(
             functools.partial(model.apply, train=False, method="classify"),
             out_shardings=everywhere,
@@ -68,10 +65,7 @@ class Predictor:
         Returns:
           (N, K) float32, in the order of the rows.
         """
-
-        def predict(variables, images):
-            return self._predict(variables, images, *self._mean_and_std)
-
+        predict = functools.partial(self._predict, **self._given)
         return self._in_batches(predict, variables, pixels, rows)
 
     def logits_of_features(self, variables: Variables, features: np.ndarray) -> np.ndarray:

@@ -22,7 +22,7 @@ class Recipe:
 
     Attributes:
       mean: per-channel mean of the train split, in [0, 1]. Within a run's step it and ``std`` are
-        arrays that the step is given, so that folds share one program.
+        arrays (3,) that the step is given, so that folds share one program.
       std: per-channel standard deviation of the train split.
       augmentation: of training images.
       label_smoothing: mass spread evenly over all classes, in [0, 1).
@@ -167,10 +167,10 @@ def predict_step(
     variables: Variables,
     image_BxHxWx3: jax.Array,
     *,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
+    mean: tuple[float, ...] | jax.Array,
+    std: tuple[float, ...] | jax.Array,
 ) -> jax.Array:
-    """Logits (B, K) of uint8 images, standardised, without augmentation."""
+    """Logits (B, K) of uint8 images, standardised by ``mean`` and ``std`` (3,), not augmented."""
     x_BxHxWx3 = standardize(image_BxHxWx3.astype(jnp.float32) / 255, mean, std)
     return apply_fn(variables, x_BxHxWx3, train=False)
 

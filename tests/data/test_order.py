@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rcmnet_jax.data.order import ROWS_AT_ONCE, BatchOrder, filled_up
+from rcmnet_jax.data.order import ROWS_MULTIPLE, BatchOrder, filled_up
 from rcmnet_jax.errors import ConfigError
 
 
@@ -23,7 +23,7 @@ def test_an_epoch_shows_each_image_once_in_a_new_order():
 
 @pytest.mark.parametrize(("rows", "length"), [(1, 64), (63, 64), (64, 64), (65, 128)])
 def test_splits_are_filled_up_with_their_last_row(rows, length):
-    assert ROWS_AT_ONCE == 64
+    assert ROWS_MULTIPLE == 64
     filled = filled_up(np.arange(rows) * 3)
     assert len(filled) == length
     np.testing.assert_array_equal(filled[:rows], np.arange(rows) * 3)
