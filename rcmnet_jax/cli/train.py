@@ -92,7 +92,7 @@ def _status(hosts: Hosts, config, workdir: Path) -> int:
 
 
 def _train(config, workdir: Path, *, tell: bool) -> int:
-    from rcmnet_jax.training.step_store import load_ahead
+    from rcmnet_jax.training.program_store import load_ahead
 
     # Beside the other imports: it is what a second start waits for.
     load_ahead(config)

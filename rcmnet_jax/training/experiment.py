@@ -191,7 +191,7 @@ def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
 def _abstract_params(model: nn.Module, preprocess: Preprocess) -> PyTree:
     """Shapes of the parameters."""
     shape = (1, preprocess.height, preprocess.width, 3)
-    return jax.eval_shape(initializer(model, shape), jax.random.key(0))["params"]
+    return initializer(model, shape).eval_shape(jax.random.key(0))["params"]
 
 
 def _trainable(

@@ -25,15 +25,16 @@ from rcmnet_jax.training.feed import Feed
 from rcmnet_jax.training.frozen import frozen_features
 from rcmnet_jax.training.log import open_log
 from rcmnet_jax.training.mesh import put_replicated, replicated
-from rcmnet_jax.training.resume import restore_or_init
-from rcmnet_jax.training.saving import Saver
-from rcmnet_jax.training.scoring import Scorer, is_better
-from rcmnet_jax.training.step_store import (
+from rcmnet_jax.training.program_store import (
     StoredStep,
-    remember_step,
+    initializer_path,
+    remember_programs,
     step_path,
     store_folder,
 )
+from rcmnet_jax.training.resume import restore_or_init
+from rcmnet_jax.training.saving import Saver
+from rcmnet_jax.training.scoring import Scorer, is_better
 from rcmnet_jax.training.steps import Recipe, train_step, train_steps_on_device
 from rcmnet_jax.training.stopping import StopRequest
 from rcmnet_jax.training.workdir import (
@@ -154,7 +155,9 @@ class Run:
                 self._steps[recipe] = StoredStep(step, shardings, path)
                 # Only the first is what a start waits for.
                 if len(self._steps) == 1:
-                    remember_step(path, self.config)
+                    model, image = self.experiment.model, self.experiment.input_shape
+                    initial = initializer_path(self._store, model, image)
+                    remember_programs([initial, path], self.config)
         return self._steps[recipe]
 
     def announce(self) -> None:

@@ -1,7 +1,7 @@
 """Everything that training changes, in one tree."""
 
 import functools
-from collections.abc import Callable
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ from flax import linen as nn
 from flax.training import train_state
 
 from rcmnet_jax.models.formulation import plainly
+from rcmnet_jax.training.program_store import StoredProgram, initializer_path, store_folder
 from rcmnet_jax.transfer.freezing import part_params
 from rcmnet_jax.types import PyTree, Variables
 
@@ -32,25 +33,41 @@ class TrainState(train_state.TrainState):
         return {"params": params, "batch_stats": self.batch_stats}
 
 
+class Initializer(Protocol):
+    """Draws fresh variables, as a function of `jax.jit` or one that is kept on disk."""
+
+    def __call__(self, key: jax.Array) -> Variables:
+        """Fresh variables."""
+
+    def eval_shape(self, key: jax.Array) -> Variables:
+        """Their shapes and types."""
+
+
 @functools.lru_cache(maxsize=8)
-def initializer(model: nn.Module, input_shape: tuple[int, ...]) -> Callable[[jax.Array], Variables]:
+def initializer(model: nn.Module, input_shape: tuple[int, ...]) -> Initializer:
     """From a random key to fresh variables, compiled.
 
-    One function for each network and shape: tracing a network takes about a second, and a run
-    wants the shapes of its parameters (`jax.eval_shape`) before it wants their values.
+    One for each network and shape: tracing a network takes about a second, and a run wants the
+    shapes of its parameters before it wants their values.
 
     Args:
       model: one of our networks.
       input_shape: (B, H, W, 3); the batch size does not matter.
     """
 
-    @jax.jit
     def init(key):
         # The network's output is not used.
         with plainly():
             return model.init(key, jnp.zeros(input_shape, jnp.float32), train=False)
 
-    return init
+    # Twenty random draws of different shapes take XLA's CPU compiler 27 s at full optimisation and
+    # 6 s at this level, measured beside other work; they run once.
+    options = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
+    folder = store_folder()
+    if folder is None:
+        return jax.jit(init, compiler_options=options)
+    path = initializer_path(folder, model, input_shape)
+    return StoredProgram(init, path, compiler_options=options)
 
 
 def create_train_state(
@@ -62,7 +79,7 @@ def create_train_state(
     ema: bool = False,
     trainable: tuple[str, ...] | None = None,
 ) -> TrainState:
-    """Fresh weights and optimizer state, initialised in one compiled call.
+    """Fresh weights and optimizer state.
 
     Args:
       key: random key of the initial weights.
@@ -73,8 +90,8 @@ def create_train_state(
       trainable: paths of the parameters that train; the optimizer knows no others. None: all.
     """
 
-    def init(key):
-        variables = initializer(model, input_shape)(key)
+    @jax.jit
+    def around(variables):
         params = variables["params"]
         return TrainState(
             # An array from the start: a Python int here would compile the step twice.
@@ -87,7 +104,4 @@ def create_train_state(
             ema_params=jax.tree.map(jnp.copy, params) if ema else None,
         )
 
-    # Twenty random draws of different shapes take XLA's CPU compiler 27 s at full optimisation and
-    # 6 s at this level, measured beside other work; they run once.
-    options = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
-    return jax.jit(init, compiler_options=options)(key)
+    return around(initializer(model, input_shape)(key))

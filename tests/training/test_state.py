@@ -52,7 +52,7 @@ def test_shapes_and_values_take_one_trace_of_the_network():
             return super().__call__(x, train=train)
 
     model, shape = CountedNet(), (1, 6, 6, 3)
-    shapes = jax.eval_shape(initializer(model, shape), jax.random.key(0))
+    shapes = initializer(model, shape).eval_shape(jax.random.key(0))
     state = create_train_state(jax.random.key(0), model, optax.sgd(0.1), shape)
     assert jax.tree.map(jnp.shape, state.params) == jax.tree.map(jnp.shape, shapes["params"])
     assert traces == 1

@@ -10,25 +10,26 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import SingleDeviceSharding
 
-from rcmnet_jax.training import step_store
+from rcmnet_jax.training import program_store, state
 from rcmnet_jax.training.experiment import build_experiment
-from rcmnet_jax.training.step_store import (
+from rcmnet_jax.training.program_store import (
     StoredStep,
     load_ahead,
-    remember_step,
+    remember_programs,
     step_path,
     store_folder,
 )
+from rcmnet_jax.training.state import initializer
 from rcmnet_jax.training.steps import Recipe, train_step
 from tests.training.command import Command, assert_calm, assert_same_run
 from tests.training.runs import config_of
-from tests.training.tiny import tiny_batch, tiny_state
+from tests.training.tiny import TinyNet, tiny_batch, tiny_state
 
 
 @pytest.fixture(autouse=True)
 def _compiled_here(monkeypatch):
     """A program of its own for each test, so that JAX's cache has none."""
-    monkeypatch.delenv(step_store.VARIABLE)
+    monkeypatch.delenv(program_store.VARIABLE)
     jax.config.update("jax_enable_compilation_cache", False)
     compilation_cache.reset_cache()
     yield
@@ -166,7 +167,7 @@ def test_a_folder_that_cannot_be_written_is_done_without(tmp_path):
 
 
 def test_only_the_newest_are_kept(tmp_path, monkeypatch):
-    monkeypatch.setattr(step_store, "KEPT", 2)
+    monkeypatch.setattr(program_store, "KEPT", 2)
     for age in range(3):
         path = tmp_path / f"{age}.step"
         path.write_bytes(b"")
@@ -176,47 +177,92 @@ def test_only_the_newest_are_kept(tmp_path, monkeypatch):
 
 
 def test_the_last_step_of_a_config_is_loaded_ahead(cells, tmp_path, monkeypatch):
-    monkeypatch.setattr(step_store, "store_folder", lambda: tmp_path)
+    monkeypatch.setattr(program_store, "store_folder", lambda: tmp_path)
     path = tmp_path / "one.step"
     fresh = run(path, Traced())
-    remember_step(path, config_of(cells))
+    remember_programs([path], config_of(cells))
     load_ahead(config_of(cells, seed=5))
-    assert list(step_store._loading) == [path]
+    assert list(program_store._loading) == [path]
     step = Traced()
     assert_same(run(path, step), fresh)
     assert step.times == 0
-    assert not step_store._loading
+    assert not program_store._loading
 
 
 def test_a_step_loaded_ahead_that_is_another_one_is_not_taken(cells, tmp_path, monkeypatch):
-    monkeypatch.setattr(step_store, "store_folder", lambda: tmp_path)
+    monkeypatch.setattr(program_store, "store_folder", lambda: tmp_path)
     fresh = run(tmp_path / "one.step", Traced())
-    remember_step(tmp_path / "one.step", config_of(cells))
+    remember_programs([tmp_path / "one.step"], config_of(cells))
     load_ahead(config_of(cells))
     step = Traced()
     # The data has changed, say.
     assert_same(run(tmp_path / "two.step", step), fresh)
     assert step.times == 1
-    assert not step_store._loading
+    remember_programs([tmp_path / "two.step"], config_of(cells))
+    assert not program_store._loading
+
+
+def test_all_programs_of_a_run_are_loaded_ahead_in_its_order(cells, tmp_path, monkeypatch):
+    monkeypatch.setattr(program_store, "store_folder", lambda: tmp_path)
+    paths = [tmp_path / name for name in ("b.init", "a.step")]
+    for path in paths:
+        run(path, Traced())
+    remember_programs(paths, config_of(cells))
+    load_ahead(config_of(cells))
+    assert list(program_store._loading) == paths
+    for path in paths:
+        step = Traced()
+        run(path, step)
+        assert step.times == 0
+
+
+def test_initial_weights_come_from_disk_with_their_shapes(tmp_path, monkeypatch):
+    monkeypatch.setattr(state, "store_folder", lambda: tmp_path)
+    traces = 0
+
+    class CountedNet(TinyNet):
+        def __call__(self, x, *, train):
+            nonlocal traces
+            traces += 1
+            return super().__call__(x, train=train)
+
+    def drawn():
+        draw = initializer.__wrapped__(CountedNet(), (1, 6, 6, 3))
+        return draw.eval_shape(jax.random.key(3)), draw(jax.random.key(3))
+
+    first_shapes, first = drawn()
+    before = traces
+    shapes, second = drawn()
+    assert traces == before > 0
+    assert len(list(tmp_path.glob("*.init"))) == 1
+    jax.tree.map(np.testing.assert_array_equal, second, first)
+    monkeypatch.setattr(state, "store_folder", lambda: None)
+    _, plain = drawn()
+    jax.tree.map(np.testing.assert_array_equal, plain, first)
+    for told in (first_shapes, shapes):
+        assert jax.tree.structure(told) == jax.tree.structure(first)
+        assert jax.tree.map(lambda a: (a.shape, a.dtype), told) == jax.tree.map(
+            lambda a: (a.shape, a.dtype), first
+        )
 
 
 @pytest.mark.parametrize("why", ["another config", "other data", "no store", "dropped"])
 def test_nothing_to_load_ahead(cells, tmp_path, monkeypatch, why):
     folder = None if why == "no store" else tmp_path
-    monkeypatch.setattr(step_store, "store_folder", lambda: folder)
+    monkeypatch.setattr(program_store, "store_folder", lambda: folder)
     path = tmp_path / "one.step"
     path.write_bytes(b"")
-    remember_step(path, config_of(cells))
+    remember_programs([path], config_of(cells))
     if why == "dropped":
         os.utime(path, (1, 1))
         newer = tmp_path / "two.step"
         newer.write_bytes(b"")
-        monkeypatch.setattr(step_store, "KEPT", 1)
-        step_store._drop_oldest(tmp_path)
+        monkeypatch.setattr(program_store, "KEPT", 1)
+        program_store._drop_oldest(newer)
         assert list(tmp_path.iterdir()) == [newer]
     changes = {"another config": {"optim.momentum": 0.5}, "other data": {"data.width": 40}}
     load_ahead(config_of(cells, **changes.get(why, {})))
-    assert not step_store._loading
+    assert not program_store._loading
 
 
 def test_the_name_says_what_the_program_is_made_from(cells, tmp_path, monkeypatch):
@@ -243,10 +289,12 @@ def test_the_name_says_what_the_program_is_made_from(cells, tmp_path, monkeypatc
     monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=2")
     others.add(name())
     monkeypatch.undo()
-    surroundings = step_store._surroundings()
+    surroundings = program_store._surroundings()
     for key in surroundings:
         with monkeypatch.context() as patch:
-            patch.setattr(step_store, "_surroundings", lambda k=key: {**surroundings, k: "other"})
+            patch.setattr(
+                program_store, "_surroundings", lambda k=key: {**surroundings, k: "other"}
+            )
             others.add(name())
     with jax.default_matmul_precision("highest"), jax.debug_nans(True):
         others.add(name())
@@ -257,7 +305,7 @@ def test_the_name_says_what_the_program_is_made_from(cells, tmp_path, monkeypatc
 def test_where_there_is_none(monkeypatch):
     # The tests have two devices.
     assert store_folder() is None
-    monkeypatch.setattr(step_store.jax, "device_count", lambda: 1)
+    monkeypatch.setattr(program_store.jax, "device_count", lambda: 1)
     assert store_folder().name == "steps"
     monkeypatch.setenv("RCMNET_STORED_STEP", "off")
     assert store_folder() is None
@@ -272,7 +320,8 @@ def test_a_run_on_a_stored_step_is_the_same_run(cells, tmp_path, monkeypatch):
         status, _, err = command.finish(workdir, "--config.train.epochs=1")
         assert status == 0, err
         assert_calm(err)
-        assert len(list((tmp_path / "cache" / "steps").glob("*.step"))) == 1
+        for kind in ("init", "step"):
+            assert len(list((tmp_path / "cache" / "steps").glob(f"*.{kind}"))) == 1
     assert_same_run(tmp_path / "second", tmp_path / "first")
     # And the same as without: the last bit included.
     monkeypatch.setenv("RCMNET_STORED_STEP", "off")
