@@ -291,10 +291,9 @@ def test_the_name_says_what_the_program_is_made_from(cells, tmp_path, monkeypatc
     monkeypatch.undo()
     surroundings = program_store._surroundings()
     for key in surroundings:
+        changed = {**surroundings, key: "other"}
         with monkeypatch.context() as patch:
-            patch.setattr(
-                program_store, "_surroundings", lambda k=key: {**surroundings, k: "other"}
-            )
+            patch.setattr(program_store, "_surroundings", lambda changed=changed: changed)
             others.add(name())
     with jax.default_matmul_precision("highest"), jax.debug_nans(True):
         others.add(name())
