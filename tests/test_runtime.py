@@ -85,3 +85,16 @@ def test_can_be_turned_off(kernel, monkeypatch, name, value):
 def test_a_program_that_cannot_be_started_goes_on(kernel, monkeypatch):
     monkeypatch.setattr(sys, "executable", "/nonexistent")
     runtime.use_huge_pages()
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments"),
+    [("train", "--help"), ("main", "predict --model no --images no --out no.csv")],
+)
+def test_a_program_collects_garbage_seldom(tmp_path, program, arguments):
+    code = (
+        f"import gc; from rcmnet_jax.cli.{program} import main; main(); print(gc.get_threshold())"
+    )
+    command = [sys.executable, "-c", code, *arguments.split()]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout.splitlines()[-1] == str(runtime.COLLECTION_THRESHOLDS)

@@ -11,7 +11,7 @@ from rcmnet_jax.cli.exit_codes import CRASHED, INTERRUPTED, OK, STOPPED, USER_ER
 from rcmnet_jax.cli.logs import configure_logging
 from rcmnet_jax.cli.signals import sigterm_ends
 from rcmnet_jax.errors import UserError
-from rcmnet_jax.runtime import configure_runtime, use_huge_pages
+from rcmnet_jax.runtime import collect_garbage_seldom, configure_runtime, use_huge_pages
 from rcmnet_jax.training.hosts import FLAGS, Hosts, join_hosts
 
 USAGE = """\
@@ -46,6 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     """
     if argv is None:
         use_huge_pages()
+        collect_garbage_seldom()
         argv = sys.argv[1:]
     if {"-h", "--help", "-help"} & set(argv) or not argv:
         print(USAGE)
