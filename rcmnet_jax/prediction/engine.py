@@ -2,7 +2,7 @@
 
 import collections
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from rcmnet_jax.checkpoints.restored import Restored
 from rcmnet_jax.data.augment import standardize
 from rcmnet_jax.training.mesh import make_mesh, put_batch, put_replicated
+from rcmnet_jax.training.program_store import StoredProgram, network_path, store_folder
 from rcmnet_jax.types import Variables
 
 # Dispatched batches whose results are not fetched yet: the device never waits for the host.
@@ -56,7 +57,6 @@ class Engine:
     def __init__(self, restored: Restored, *, batch_size: int = 64, mesh: Mesh | None = None):
         self._mesh = mesh or make_mesh()
         self.batch_size = -(-batch_size // self._mesh.size) * self._mesh.size
-        self._variables = put_replicated(restored.variables, self._mesh)
         model, mean, std = restored.model, restored.mean, restored.std
 
         def outputs(variables: Variables, image_BxHxWx3: jax.Array) -> tuple[jax.Array, ...]:
@@ -67,7 +67,15 @@ class Engine:
             colours = jnp.concatenate([x_BxHxWx3.mean((1, 2)), x_BxHxWx3.std((1, 2))], axis=-1)
             return logits, f.astype(jnp.float32).mean((1, 2)), colours
 
-        self._outputs = jax.jit(outputs)
+        folder = store_folder()
+        if folder is None:
+            self._outputs: Callable = jax.jit(outputs)
+        else:
+            size = restored.preprocess
+            shape = (self.batch_size, size.height, size.width, 3)
+            path = network_path(folder, "predict", model, shape, mean, std)
+            self._outputs = StoredProgram(outputs, path)
+        self._variables = put_replicated(restored.variables, self._mesh)
 
     def stream(self, batches: Iterable[np.ndarray]) -> Iterator[Outputs]:
         """The outputs of each batch, in order; the next is computed while one is consumed.

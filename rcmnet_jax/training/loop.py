@@ -27,7 +27,7 @@ from rcmnet_jax.training.log import open_log
 from rcmnet_jax.training.mesh import put_replicated, replicated
 from rcmnet_jax.training.program_store import (
     StoredStep,
-    initializer_path,
+    network_path,
     remember_programs,
     step_path,
     store_folder,
@@ -156,7 +156,7 @@ class Run:
                 # Only the first is what a start waits for.
                 if len(self._steps) == 1:
                     model, image = self.experiment.model, self.experiment.input_shape
-                    initial = initializer_path(self._store, model, image)
+                    initial = network_path(self._store, "init", model, image)
                     remember_programs([initial, path], self.config)
         return self._steps[recipe]
 

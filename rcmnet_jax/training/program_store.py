@@ -3,16 +3,17 @@
 JAX's compilation cache spares a second start the compiler, but not the seconds in which Python
 traces a network and lowers it, which must happen before that cache can be asked. Here the whole
 executable is found by what its trace depends on: the config, the data's shapes, the source of this
-package, the versions beneath it, and the machine. Two programs are kept: the one that draws the
-initial weights and the training step. A thread loads them while the data set is opened; where the
-same config was run before, already while the rest of this package is imported (`load_ahead`), for
-loading is what a second start waits for. Only on one CPU device: a run on an accelerator starts
-seldom and takes long.
+package, the versions beneath it, and the machine. Three programs are kept: the one that draws the
+initial weights, the training step, and the prediction of `rcmnet predict`. A thread loads them
+while data set or weights are opened; where the same config was trained before, already while the
+rest of this package is imported (`load_ahead`), for loading is what a second start waits for. Only
+on one CPU device: a run on an accelerator starts seldom and takes long.
 
 The files are pickles of machine code and belong to the compile cache; trust them as you trust that
 folder. ``RCMNET_STORED_STEP=off`` turns it off.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import importlib.metadata
@@ -24,7 +25,7 @@ import pickletools
 import platform
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -183,19 +184,22 @@ class StoredProgram:
         self._loading = _loading.pop(path) if path in _loading else _load([path])[path]
         self._kept: _Kept | None = None
         self._prepared = False
+        self._preparing = threading.Lock()
 
     def __call__(self, *arguments):
         """One dispatch."""
-        if not self._prepared:
-            self._kept = self._loading.result()
-            if self._kept is None or not self._kept.fits(arguments):
-                self._kept = self._compile(arguments)
-            self._prepared = True
-        if self._kept is None or not self._kept.fits(arguments):
+        with self._preparing:
+            if not self._prepared:
+                self._kept = self._loading.result()
+                if self._kept is None or not self._kept.fits(arguments):
+                    self._kept = self._compile(arguments)
+                self._prepared = True
+        kept = self._kept
+        if kept is None or not kept.fits(arguments):
             # Another number of steps a dispatch, say, than the one that is kept.
             return self._jitted(*arguments)
         try:
-            return self._kept.program(*arguments)
+            return kept.program(*arguments)
         except (TypeError, ValueError) as error:
             # Said before anything runs: other types or places than those it was made for.
             logger.debug("stored program %s does not fit: %s", self._path, error)
@@ -218,7 +222,9 @@ class StoredProgram:
         # A name that JAX's cache cannot know: a program that came out of it is written down without
         # its code (jaxlib 0.10).
         function.__name__ = f"stored_{time.time_ns()}"
-        program = jax.jit(function, **self._options).lower(*arguments).compile()
+        lowered = jax.jit(function, **self._options).lower(*arguments)
+        with _not_in_jaxs_cache():
+            program = lowered.compile()
         try:
             content, in_tree, out_tree = serialize_executable.serialize(program)
             stored = (_slimmed(content), in_tree, out_tree)
@@ -235,6 +241,18 @@ class StoredProgram:
             # A full disk, or what this version of JAX cannot write down or read back.
             logger.debug("the compiled program is not kept: %s", error)
         return _Kept(program)
+
+
+@contextlib.contextmanager
+def _not_in_jaxs_cache() -> Iterator[None]:
+    """Keeps a program out of JAX's cache, where it would lie a second time and not be found."""
+    name = "jax_persistent_cache_min_compile_time_secs"
+    before = jax.config.values[name]
+    jax.config.update(name, float("inf"))
+    try:
+        yield
+    finally:
+        jax.config.update(name, before)
 
 
 class StoredStep:
@@ -300,16 +318,26 @@ def _slimmed(pickled: bytes) -> bytes:
     return pickled
 
 
-def initializer_path(folder: Path, model: "nn.Module", input_shape: tuple[int, ...]) -> Path:
-    """The file of the program that draws a network's initial weights.
+def network_path(
+    folder: Path, kind: str, model: "nn.Module", input_shape: tuple[int, ...], *built_in: Any
+) -> Path:
+    """The file of a program of one network that depends on no config.
 
     Args:
       folder: of the store.
+      kind: what the program does, ``init`` or ``predict``.
       model: one of our networks.
       input_shape: (B, H, W, 3).
+      built_in: what else is built into it.
     """
-    made_from = {"model": repr(model), "image": input_shape, **_settings(), **_surroundings()}
-    return folder / f"{_digest(made_from)}.init"
+    made_from = {
+        "model": repr(model),
+        "image": input_shape,
+        "built_in": built_in,
+        **_settings(),
+        **_surroundings(),
+    }
+    return folder / f"{_digest(made_from)}.{kind}"
 
 
 def step_path(folder: Path, experiment: "Experiment", recipe: "Recipe", kind: str) -> Path:

@@ -10,7 +10,7 @@ from flax import linen as nn
 from flax.training import train_state
 
 from rcmnet_jax.models.formulation import plainly
-from rcmnet_jax.training.program_store import StoredProgram, initializer_path, store_folder
+from rcmnet_jax.training.program_store import StoredProgram, network_path, store_folder
 from rcmnet_jax.transfer.freezing import part_params
 from rcmnet_jax.types import PyTree, Variables
 
@@ -66,7 +66,7 @@ def initializer(model: nn.Module, input_shape: tuple[int, ...]) -> Initializer:
     folder = store_folder()
     if folder is None:
         return jax.jit(init, compiler_options=options)
-    path = initializer_path(folder, model, input_shape)
+    path = network_path(folder, "init", model, input_shape)
     return StoredProgram(init, path, compiler_options=options)
 
 

@@ -124,6 +124,8 @@ def test_a_program_that_jaxs_cache_has_is_kept_too(tmp_path):
         step = Traced()
         assert_same(run(tmp_path / "two.step", step), fresh)
         assert step.times == times
+    # And does not lie there a second time.
+    assert not list((tmp_path / "xla").glob("*stored*"))
     jax.config.update("jax_compilation_cache_dir", before)
 
 
