@@ -2,7 +2,7 @@
 
 import collections
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from rcmnet_jax.checkpoints.restored import Restored
 from rcmnet_jax.data.augment import standardize
 from rcmnet_jax.training.mesh import make_mesh, put_batch, put_replicated
-from rcmnet_jax.training.program_store import StoredProgram, network_path, store_folder
+from rcmnet_jax.training.program_store import network_program
 from rcmnet_jax.types import Variables
 
 # Dispatched batches whose results are not fetched yet: the device never waits for the host.
@@ -67,14 +67,9 @@ class Engine:
             colours = jnp.concatenate([x_BxHxWx3.mean((1, 2)), x_BxHxWx3.std((1, 2))], axis=-1)
             return logits, f.astype(jnp.float32).mean((1, 2)), colours
 
-        folder = store_folder()
-        if folder is None:
-            self._outputs: Callable = jax.jit(outputs)
-        else:
-            size = restored.preprocess
-            shape = (self.batch_size, size.height, size.width, 3)
-            path = network_path(folder, "predict", model, shape, mean, std)
-            self._outputs = StoredProgram(outputs, path)
+        size = restored.preprocess
+        shape = (self.batch_size, size.height, size.width, 3)
+        self._outputs = network_program(outputs, "predict", model, shape, mean, std)
         self._variables = put_replicated(restored.variables, self._mesh)
 
     def stream(self, batches: Iterable[np.ndarray]) -> Iterator[Outputs]:

@@ -30,7 +30,7 @@ from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from struct import pack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -161,14 +161,22 @@ def _load(paths: Iterable[Path]) -> dict[Path, _Loading]:
     return begun
 
 
+class Compiled(Protocol):
+    """What `jax.jit` makes of a function, as far as it is used here."""
+
+    def __call__(self, *arguments) -> Any:
+        """One dispatch."""
+
+    def eval_shape(self, *arguments) -> Any:
+        """Shapes and types of the results."""
+
+
 # Begun by `load_ahead`, and nobody has asked for it yet.
 _loading: dict[Path, _Loading] = {}
 
 
 class StoredProgram:
-    """A function, compiled: loaded from disk where it can be, and else compiled and kept.
-
-    Called as the function that `jax.jit` returns, whose ``eval_shape`` it has, too.
+    """A function, `Compiled`: loaded from disk where it can be, and else compiled and kept.
 
     Args:
       function: of arrays in tuples, lists and dicts, to such.
@@ -316,6 +324,31 @@ def _slimmed(pickled: bytes) -> bytes:
                 (pickled[:start], pickle.BINBYTES, pack("<I", len(slimmed)), slimmed, pickled[end:])
             )
     return pickled
+
+
+def network_program(
+    function: Callable,
+    kind: str,
+    model: "nn.Module",
+    input_shape: tuple[int, ...],
+    *built_in: Any,
+    **options,
+) -> Compiled:
+    """A function of one network, compiled; kept on disk where programs are kept.
+
+    Args:
+      function: of arrays in tuples, lists and dicts, to such.
+      kind: as of `network_path`, like all but the options.
+      model: one of our networks.
+      input_shape: (B, H, W, 3).
+      built_in: what else is built into the program.
+      options: of `jax.jit`.
+    """
+    folder = store_folder()
+    if folder is None:
+        return jax.jit(function, **options)
+    path = network_path(folder, kind, model, input_shape, *built_in)
+    return StoredProgram(function, path, **options)
 
 
 def network_path(

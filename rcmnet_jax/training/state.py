@@ -1,7 +1,6 @@
 """Everything that training changes, in one tree."""
 
 import functools
-from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +9,7 @@ from flax import linen as nn
 from flax.training import train_state
 
 from rcmnet_jax.models.formulation import plainly
-from rcmnet_jax.training.program_store import StoredProgram, network_path, store_folder
+from rcmnet_jax.training.program_store import Compiled, network_program
 from rcmnet_jax.transfer.freezing import part_params
 from rcmnet_jax.types import PyTree, Variables
 
@@ -33,22 +32,12 @@ class TrainState(train_state.TrainState):
         return {"params": params, "batch_stats": self.batch_stats}
 
 
-class Initializer(Protocol):
-    """Draws fresh variables, as a function of `jax.jit` or one that is kept on disk."""
-
-    def __call__(self, key: jax.Array) -> Variables:
-        """Fresh variables."""
-
-    def eval_shape(self, key: jax.Array) -> Variables:
-        """Their shapes and types."""
-
-
 @functools.lru_cache(maxsize=8)
-def initializer(model: nn.Module, input_shape: tuple[int, ...]) -> Initializer:
-    """From a random key to fresh variables, compiled.
+def initializer(model: nn.Module, input_shape: tuple[int, ...]) -> Compiled:
+    """From a random key to fresh variables, or to their shapes (``eval_shape``), compiled.
 
-    One for each network and shape: tracing a network takes about a second, and a run wants the
-    shapes of its parameters before it wants their values.
+    One function for each network and shape: tracing a network takes about a second, and a run
+    wants the shapes of its parameters before it wants their values.
 
     Args:
       model: one of our networks.
@@ -63,11 +52,7 @@ def initializer(model: nn.Module, input_shape: tuple[int, ...]) -> Initializer:
     # Twenty random draws of different shapes take XLA's CPU compiler 27 s at full optimisation and
     # 6 s at this level, measured beside other work; they run once.
     options = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
-    folder = store_folder()
-    if folder is None:
-        return jax.jit(init, compiler_options=options)
-    path = network_path(folder, "init", model, input_shape)
-    return StoredProgram(init, path, compiler_options=options)
+    return network_program(init, "init", model, input_shape, compiler_options=options)
 
 
 def create_train_state(

@@ -10,7 +10,7 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import SingleDeviceSharding
 
-from rcmnet_jax.training import program_store, state
+from rcmnet_jax.training import program_store
 from rcmnet_jax.training.experiment import build_experiment
 from rcmnet_jax.training.program_store import (
     StoredStep,
@@ -219,7 +219,7 @@ def test_all_programs_of_a_run_are_loaded_ahead_in_its_order(cells, tmp_path, mo
 
 
 def test_initial_weights_come_from_disk_with_their_shapes(tmp_path, monkeypatch):
-    monkeypatch.setattr(state, "store_folder", lambda: tmp_path)
+    monkeypatch.setattr(program_store, "store_folder", lambda: tmp_path)
     traces = 0
 
     class CountedNet(TinyNet):
@@ -238,7 +238,7 @@ def test_initial_weights_come_from_disk_with_their_shapes(tmp_path, monkeypatch)
     assert traces == before > 0
     assert len(list(tmp_path.glob("*.init"))) == 1
     jax.tree.map(np.testing.assert_array_equal, second, first)
-    monkeypatch.setattr(state, "store_folder", lambda: None)
+    monkeypatch.setattr(program_store, "store_folder", lambda: None)
     _, plain = drawn()
     jax.tree.map(np.testing.assert_array_equal, plain, first)
     for told in (first_shapes, shapes):
