@@ -34,7 +34,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 from jax.errors import JaxRuntimeError
 from jax.experimental import serialize_executable
 from jax.tree_util import PyTreeDef
@@ -48,6 +47,7 @@ from rcmnet_jax.training.slim_executable import slim
 
 if TYPE_CHECKING:
     # Not at run time: what they import is imported while programs are loaded.
+    import ml_collections
     from flax import linen as nn
 
     from rcmnet_jax.training.experiment import Experiment
@@ -81,7 +81,7 @@ def store_folder() -> Path | None:
     return Path(cache) / "steps"
 
 
-def load_ahead(config: ml_collections.ConfigDict) -> None:
+def load_ahead(config: "ml_collections.ConfigDict") -> None:
     """Begins to load the programs that the last run of this config had, if there was one.
 
     Before the data set is opened nobody knows whether they are what this run wants, too: then
@@ -97,7 +97,7 @@ def load_ahead(config: ml_collections.ConfigDict) -> None:
     _loading.update(_load([folder / name for name in names]))
 
 
-def remember_programs(paths: Sequence[Path], config: ml_collections.ConfigDict) -> None:
+def remember_programs(paths: Sequence[Path], config: "ml_collections.ConfigDict") -> None:
     """Writes down which programs a run of this config has, in the order in which it wants them.
 
     What `load_ahead` loaded and nobody has asked for is dropped.
@@ -113,7 +113,7 @@ def remember_programs(paths: Sequence[Path], config: ml_collections.ConfigDict) 
         logger.debug("%s is not written: %s", last, error)
 
 
-def _last_path(folder: Path, config: ml_collections.ConfigDict) -> Path:
+def _last_path(folder: Path, config: "ml_collections.ConfigDict") -> Path:
     computed = _without(config.to_dict(), NOT_COMPUTED)
     return folder / f"{_digest({'config': computed, **_surroundings()})}.last"
 
