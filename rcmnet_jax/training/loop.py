@@ -117,8 +117,8 @@ class Run:
             # The classifier's step alone: compiled in a moment.
             self._steps, self._store = {}, None
         self.key = put_replicated(jax.random.key(self.config.seed), experiment.mesh)
-        mean_and_std = np.asarray([experiment.recipe.mean, experiment.recipe.std], np.float32)
-        self._mean_and_std = put_replicated(tuple(mean_and_std), experiment.mesh)
+        mean, std = np.asarray([experiment.recipe.mean, experiment.recipe.std], np.float32)
+        self._mean_and_std = put_replicated({"mean": mean, "std": std}, experiment.mesh)
         # Of all steps at once: asked for one by one, each would wait for the step that runs.
         rates_of = jax.jit(jax.vmap(experiment.schedule))
         self._learning_rates = np.asarray(rates_of(np.arange(experiment.total_steps)))
@@ -142,9 +142,8 @@ class Run:
             kind = train_steps_on_device if on_device else train_step
 
             def step(state, *arguments):
-                *others, mean, std = arguments
-                given = dataclasses.replace(recipe, mean=mean, std=std)
-                return kind(state, *others, recipe=given)
+                *others, given = arguments
+                return kind(state, *others, recipe=dataclasses.replace(recipe, **given))
 
             # Said, so that a restored state is placed as a trained one and compiles the same.
             shardings = replicated(self.experiment.mesh)
@@ -203,11 +202,10 @@ class Run:
         compiled_step = self._prepare_step(recipe, self.feed.on_device)
         pending: dict[str, jax.Array] | None = None
         for count, arguments in self.feed.dispatches(self.progress.step, stop):
+            given = self._given(count)
             # Nothing may be copied to or from the device by accident in here.
             with jax.transfer_guard("disallow"):
-                self.state, metrics = compiled_step(
-                    self.state, *arguments, self.key, *self._mean_and_std
-                )
+                self.state, metrics = compiled_step(self.state, *arguments, self.key, given)
             # The previous dispatch's metrics are fetched while this one runs.
             if pending is not None:
                 self._account(pending)
@@ -226,6 +224,12 @@ class Run:
         if pending is not None:
             self._account(pending)
         self._end_epoch()
+
+    def _given(self, count: int) -> dict[str, jax.Array]:
+        """What the next steps' recipe is given: the images' statistics and the learning rates."""
+        rates_S = self._learning_rates[self.progress.step :][:count]
+        rates = put_replicated(rates_S if self.feed.on_device else rates_S[0], self.experiment.mesh)
+        return {**self._mean_and_std, "learning_rate": rates}
 
     def _account(self, metrics: dict[str, jax.Array]) -> None:
         """Adds the metrics of finished steps to the epoch's sums and logs some."""

@@ -62,7 +62,8 @@ def make_optimizer(
 
     Args:
       optim: the config group ``optim``.
-      schedule: learning rate by step, the same for all parameters.
+      schedule: learning rate by step, the same for all parameters; of an update that is given a
+        ``learning_rate``, that.
       starts: path -> step from which the parameter trains; before it neither decay nor momentum
         touches it. Paths that are not named train from the start.
       factors: path -> what its learning rate is multiplied by; 1 where not named.
@@ -93,7 +94,22 @@ def make_optimizer(
         descent = optax.partition({f"{s}, {f}": one_group(s, f) for s, f in kinds}, groups_of)
     else:
         descent = one_group(0, 1.0)
-    return optax.chain(*clip, descent, optax.scale_by_learning_rate(schedule))
+    return optax.chain(*clip, descent, _scale_by_rate(schedule))
+
+
+def _scale_by_rate(schedule: optax.Schedule) -> optax.GradientTransformationExtraArgs:
+    """`optax.scale_by_learning_rate`, by the ``learning_rate`` that an update is given, if it is.
+
+    A schedule is built into a compiled step; a rate that is given is not, so that runs of other
+    rates and lengths share the step.
+    """
+
+    def update(updates, state, params=None, *, learning_rate=None, **_):
+        rate_at = schedule if learning_rate is None else lambda step: learning_rate
+        return optax.scale_by_learning_rate(rate_at).update(updates, state, params)
+
+    init = optax.scale_by_learning_rate(schedule).init
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 def _decay_and_momentum(optim) -> optax.GradientTransformation:

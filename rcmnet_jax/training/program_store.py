@@ -58,10 +58,13 @@ logger = logging.getLogger(__name__)
 VARIABLE = "RCMNET_STORED_STEP"
 # Parts of a config that neither a program nor the data depend on.
 NOT_COMPUTED = ("log", "checkpoint", "eval", "seed")
-# And that no step depends on: what it takes of the data is in the recipe.
-NOT_TRACED = (*NOT_COMPUTED, "data")
+# And that no step depends on: what it takes of the data is in the recipe, its rates are given.
+NOT_TRACED = (
+    *(*NOT_COMPUTED, "data", "train.epochs", "train.early_stop", "train.repeats"),
+    *("optim.learning_rate", "optim.schedule", "optim.warmup_epochs"),
+)
 # Parts of a recipe that a step is given.
-GIVEN = ("mean", "std")
+GIVEN = ("mean", "std", "learning_rate")
 # So many files of a kind are kept, the newest.
 KEPT = 16
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "ml_collections")
@@ -389,17 +392,23 @@ def step_path(folder: Path, experiment: "Experiment", recipe: "Recipe", kind: st
         "classes": len(experiment.dataset.class_names),
         "image": experiment.input_shape,
         "recipe": _without(dataclasses.asdict(recipe), GIVEN),
-        "steps": [experiment.total_steps, order.steps_per_epoch],
         "rows": len(filled_up(order.labels)),
-        "unfreezing": experiment.unfreezing,
+        "unfreezing": {
+            path: epoch * order.steps_per_epoch for path, epoch in experiment.unfreezing.items()
+        },
         **_settings(),
         **_surroundings(),
     }
     return folder / f"{_digest(made_from)}.step"
 
 
-def _without(values: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if name not in names}
+def _without(values: Mapping[str, Any], names: tuple[str, ...], group: str = "") -> dict[str, Any]:
+    """Nested values but those named, ``group.name`` in a group."""
+    return {
+        name: _without(value, names, f"{group}{name}.") if isinstance(value, Mapping) else value
+        for name, value in values.items()
+        if f"{group}{name}" not in names
+    }
 
 
 def _digest(made_from: dict[str, Any]) -> str:

@@ -21,9 +21,11 @@ class Recipe:
     """What a step does besides the network and the optimizer; hashable, so it is static in jit.
 
     Attributes:
-      mean: per-channel mean of the train split, in [0, 1]. Within a run's step it and ``std`` are
-        arrays (3,) that the step is given, so that folds share one program.
+      mean: per-channel mean of the train split, in [0, 1]. Within a run's step it, ``std`` and
+        ``learning_rate`` are arrays that the step is given, so that folds and runs of other rates
+        share one program.
       std: per-channel standard deviation of the train split.
+      learning_rate: (), or (S,) for S steps in one call; None: by the optimizer's schedule.
       augmentation: of training images.
       label_smoothing: mass spread evenly over all classes, in [0, 1).
       class_weights: one factor a class on its examples' loss, or None.
@@ -36,6 +38,7 @@ class Recipe:
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    learning_rate: jax.Array | None = None
     augmentation: Augmentation = dataclasses.field(default_factory=Augmentation)
     label_smoothing: float = 0.0
     class_weights: tuple[float, ...] | None = None
@@ -117,7 +120,9 @@ def _update(state: TrainState, gradients: PyTree, batch_stats: PyTree, recipe: R
         # The optimizer knows them already and leaves them alone: see `make_optimizer`.
         waits, _ = part_params(trains, recipe.waiting)
         gradients = join_params(gradients, jax.tree.map(jnp.zeros_like, waits))
-    updates, opt_state = state.tx.update(gradients, state.opt_state, trains)
+    # Other optimizers of optax do not know the word.
+    given = {} if recipe.learning_rate is None else {"learning_rate": recipe.learning_rate}
+    updates, opt_state = state.tx.update(gradients, state.opt_state, trains, **given)
     return state.replace(
         step=state.step + 1,
         params=join_params(optax.apply_updates(trains, updates), rests),
@@ -150,16 +155,18 @@ def train_steps_on_device(
       The state after S steps, and the metrics of each, (S,).
     """
 
-    def step(state, rows):
-        index_B, view_B = rows
+    def step(state, of_step):
+        index_B, view_B, rate = of_step
         batch = {**{name: column[index_B] for name, column in split.items()}, "view": view_B}
-        return train_step(state, batch, key, recipe=recipe)
+        of_rate = dataclasses.replace(recipe, learning_rate=rate)
+        return train_step(state, batch, key, recipe=of_rate)
 
+    of_steps = (index_SxB, view_SxB, recipe.learning_rate)
     if index_SxB.shape[0] == 1:
         # Without the loop around it, a single step compiles faster and runs no slower.
-        state, metrics = step(state, (index_SxB[0], view_SxB[0]))
+        state, metrics = step(state, jax.tree.map(lambda value: value[0], of_steps))
         return state, jax.tree.map(lambda value: value[None], metrics)
-    return jax.lax.scan(step, state, (index_SxB, view_SxB))
+    return jax.lax.scan(step, state, of_steps)
 
 
 def predict_step(

@@ -38,6 +38,27 @@ def test_two_steps_follow_sgd_with_decay_in_the_gradient_and_nesterov_momentum()
     np.testing.assert_allclose(np.asarray(params["conv"]["bias"]), bias, rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "groups", [{}, {"factors": {"head/kernel": 0.1}}, {"starts": {"head/kernel": 2}}]
+)
+def test_a_rate_that_is_given_takes_the_place_of_the_schedule(groups):
+    optim = optim_of(clip_norm=0.5)
+    schedule = make_schedule(optim, total_steps=9, steps_per_epoch=3)
+    params = tiny_state().params
+    gradients = jax.tree.map(lambda p: jnp.cos(100 * p), params)
+    tx, other = (
+        make_optimizer(optim, schedule, **groups),
+        make_optimizer(optim, lambda _: 7.0, **groups),
+    )
+    scheduled, given = tx.init(params), other.init(params)
+    for step in range(5):
+        updates, scheduled = tx.update(gradients, scheduled, params)
+        same, given = other.update(gradients, given, params, learning_rate=schedule(step))
+        jax.tree.map(np.testing.assert_array_equal, same, updates)
+        jax.tree.map(np.testing.assert_array_equal, given, scheduled)
+    assert any(np.any(leaf) for leaf in jax.tree.leaves(updates))
+
+
 def test_on_cpu_the_steps_are_those_of_optax(monkeypatch):
     optim = optim_of(schedule="constant", warmup_epochs=0.0)
     params = tiny_state().params

@@ -276,6 +276,9 @@ def test_the_name_says_what_the_program_is_made_from(cells, tmp_path, monkeypatc
 
     plain = name()
     assert name() == name(**{"seed": 5, "log.every_steps": 3}) == plain
+    # Given, too: the learning rates, whatever makes them.
+    assert name("epochs=3", **{"train.early_stop": 2}) == plain
+    assert name(**{"optim.learning_rate": 0.5, "optim.schedule": "constant"}) == plain
     # Given, not built in: the statistics of the images.
     means = []
     names = {
@@ -285,7 +288,7 @@ def test_the_name_says_what_the_program_is_made_from(cells, tmp_path, monkeypatc
     assert len(set(means)) == 3
     others = {
         name(**{"optim.momentum": 0.5}),
-        name("epochs=3"),
+        name(**{"train.batch_size": 8}),
         name(kind="train_steps_on_device"),
     }
     monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=2")

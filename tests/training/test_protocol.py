@@ -3,6 +3,7 @@
 import contextlib
 import json
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -86,24 +87,29 @@ def test_one_fold_alone_is_a_run_like_any_other(cells, tmp_path):
     assert train(config, tmp_path / "run")["test"]["n"] == 20
 
 
-def test_folds_share_one_program(cells, tmp_path):
+def test_folds_and_other_rates_share_one_program(cells, tmp_path):
     """Lowered, the steps are the same letter by letter, so that only the first is compiled."""
 
-    def step_of(fold):
-        changes = {"data.split.folds": 7, "data.split.fold": fold}
+    def step_of(name, epochs=1, **changes):
         with contextlib.ExitStack() as resources:
-            experiment = build_experiment(config_of(cells, "epochs=1", **changes))
-            run = Run(experiment, tmp_path / f"fold{fold}", resources)
+            experiment = build_experiment(config_of(cells, f"epochs={epochs}", **changes))
+            run = Run(experiment, tmp_path / name, resources)
             step = run._prepare_step(experiment.recipe, run.feed.on_device)
             _, arguments = next(iter(run.feed.dispatches(0, 1)))
-            arguments = (*arguments, run.key, *run._mean_and_std)
-            text = step.lower(run.state, *arguments).as_text()
-            return text, experiment.recipe.mean, len(experiment.order.labels)
+            given = run._given(1)
+            text = step.lower(run.state, *arguments, run.key, given).as_text()
+            return text, jax.tree.map(np.asarray, given), len(experiment.order.labels)
 
-    (first, mean, images), (second, other_mean, other_images) = step_of(0), step_of(6)
-    assert mean != other_mean
-    assert images != other_images
-    assert first == second
+    first, given, images = step_of("first", **{"data.split.folds": 7, "data.split.fold": 0})
+    last = {"data.split.folds": 7, "data.split.fold": 6}
+    fold, given_fold, images_fold = step_of("fold", **last)
+    assert (given["mean"] != given_fold["mean"]).all()
+    assert images != images_fold
+    assert first == fold
+    rates = {"optim.learning_rate": 0.3, "optim.schedule": "constant", "optim.warmup_epochs": 0.0}
+    other, given_other, _ = step_of("other", epochs=3, **last, **rates)
+    assert given_other["learning_rate"] == np.float32(0.3) != given["learning_rate"]
+    assert first == other
 
 
 def test_one_patient_at_a_time(tmp_path, write_cell_folder):

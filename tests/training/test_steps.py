@@ -9,8 +9,10 @@ import optax
 import pytest
 from flax import traverse_util
 
+from configs.base import base_config
 from rcmnet_jax.data.augment import Augmentation
 from rcmnet_jax.models import create_model
+from rcmnet_jax.training.optimizer import make_optimizer
 from rcmnet_jax.training.state import create_train_state
 from rcmnet_jax.training.steps import (
     cross_entropy,
@@ -167,6 +169,29 @@ def test_several_steps_in_one_call_are_the_steps_one_by_one():
     assert_close(together.params, single.params, rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(np.asarray(metrics["loss"]), losses, rtol=1e-5)
     assert int(together.step) == 3
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_each_of_several_steps_takes_the_rate_that_it_is_given(steps):
+    optim = base_config().optim
+    split = jax.tree.map(jnp.asarray, tiny_batch(30))
+    rows = np.arange(8 * steps, dtype=np.int32).reshape(steps, 8)
+    rates = jnp.asarray([0.1, 0.3, 0.02][:steps])
+    together, _ = train_steps_on_device(
+        tiny_state(make_optimizer(optim, lambda _: 7.0)),
+        split,
+        rows,
+        np.zeros_like(rows),
+        KEY,
+        recipe=recipe_of(learning_rate=rates),
+    )
+    scheduled = tiny_state(make_optimizer(optim, lambda step: rates[step]))
+    for index in rows:
+        batch = {"image": split["image"][index], "label": split["label"][index]}
+        batch["view"] = np.zeros(8, np.int32)
+        scheduled, _ = train_step(scheduled, batch, KEY, recipe=recipe_of())
+    assert_close(together.params, scheduled.params, rtol=1e-5, atol=1e-7)
+    assert int(together.step) == steps
 
 
 def test_one_step_on_device_reports_like_several():
