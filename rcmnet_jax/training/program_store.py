@@ -43,7 +43,6 @@ from rcmnet_jax.data.order import filled_up
 from rcmnet_jax.data.threads import default_workers
 from rcmnet_jax.errors import UserError
 from rcmnet_jax.files import replacing
-from rcmnet_jax.training.slim_executable import slim
 
 if TYPE_CHECKING:
     # Not at run time: what they import is imported while programs are loaded.
@@ -316,6 +315,9 @@ def _opened(stored: tuple[bytes, PyTreeDef, PyTreeDef]) -> _Kept:
 
 def _slimmed(pickled: bytes) -> bytes:
     """A pickle of JAX with its one large value, the executable, slimmed."""
+    # Only where a program is written: protobuf takes a start 25 ms to import.
+    from rcmnet_jax.training.slim_executable import slim
+
     for (_, value, start), (_, _, end) in pairwise(pickletools.genops(pickled)):
         if isinstance(value, bytes) and len(value) >= OUTSIDE_FRAMES:
             try:
