@@ -47,7 +47,7 @@ def collect_garbage_seldom() -> None:
     """Lets Python look for unreachable cycles after fifty thousand new objects instead of 700.
 
     Importing jax and tracing a network make a million objects, all of which stay: looking through
-    them again and again takes a sixth of the imports (docs/performance.md). For programs only.
+    them again and again takes a ninth of the imports (docs/performance.md). For programs only.
     """
     gc.set_threshold(*COLLECTION_THRESHOLDS)
 

@@ -57,9 +57,9 @@ logger = logging.getLogger(__name__)
 VARIABLE = "RCMNET_STORED_STEP"
 # Parts of a config that neither a program nor the data depend on.
 NOT_COMPUTED = ("log", "checkpoint", "eval", "seed")
-# And that no step depends on: what it takes of the data is in the recipe, its rates are given.
+# And that no step depends on: what it takes of data and start is in the recipe, its rates are given.
 NOT_TRACED = (
-    *(*NOT_COMPUTED, "data", "train.epochs", "train.early_stop", "train.repeats"),
+    *(*NOT_COMPUTED, "data", "init", "train.epochs", "train.early_stop", "train.repeats"),
     *("optim.learning_rate", "optim.schedule", "optim.warmup_epochs"),
 )
 # Parts of a recipe that a step is given.

@@ -279,6 +279,10 @@ def test_the_name_says_what_the_program_is_made_from(cells, tmp_path, monkeypatc
     # Given, too: the learning rates, whatever makes them.
     assert name("epochs=3", **{"train.early_stop": 2}) == plain
     assert name(**{"optim.learning_rate": 0.5, "optim.schedule": "constant"}) == plain
+    # Weights come from elsewhere into the same step, but what of them trains is in it.
+    assert name(**{"init.keep_fresh": ("head/kernel",)}) == plain
+    assert name(**{"init.trainable": ("head/.*",)}) != plain
+    assert name(**{"init.batch_norm": "frozen"}) != plain
     # Given, not built in: the statistics of the images.
     means = []
     names = {
@@ -288,7 +292,7 @@ def test_the_name_says_what_the_program_is_made_from(cells, tmp_path, monkeypatc
     assert len(set(means)) == 3
     others = {
         name(**{"optim.momentum": 0.5}),
-        name(**{"train.batch_size": 8}),
+        name(**{"train.batch_size": 4}),
         name(kind="train_steps_on_device"),
     }
     monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=2")
