@@ -57,7 +57,7 @@ logger = logging.getLogger(__name__)
 VARIABLE = "RCMNET_STORED_STEP"
 # Parts of a config that neither a program nor the data depend on.
 NOT_COMPUTED = ("log", "checkpoint", "eval", "seed")
-# And that no step depends on: what it takes of data and start is in the recipe, its rates are given.
+# And that no step depends on: what it takes of data and start is in the recipe, rates are given.
 NOT_TRACED = (
     *(*NOT_COMPUTED, "data", "init", "train.epochs", "train.early_stop", "train.repeats"),
     *("optim.learning_rate", "optim.schedule", "optim.warmup_epochs"),
