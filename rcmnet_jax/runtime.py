@@ -21,7 +21,7 @@ KEPT_HEAP = (
 )
 # From so much memory on the heap is kept.
 KEPT_HEAP_BYTES = 20 * 2**30
-# Python's are (700, 10, 10) in 3.11 and (2000, 10, 10) in 3.12.
+# Python's are (700, 10, 10) in 3.11.
 COLLECTION_THRESHOLDS = (50_000, 20, 20)
 CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
 KERNEL_SETTING = Path("/sys/kernel/mm/transparent_hugepage/enabled")

@@ -57,20 +57,25 @@ class Engine:
     def __init__(self, restored: Restored, *, batch_size: int = 64, mesh: Mesh | None = None):
         self._mesh = mesh or make_mesh()
         self.batch_size = -(-batch_size // self._mesh.size) * self._mesh.size
-        model, mean, std = restored.model, restored.mean, restored.std
+        model, size = restored.model, restored.preprocess
 
-        def outputs(variables: Variables, image_BxHxWx3: jax.Array) -> tuple[jax.Array, ...]:
+        def outputs(
+            variables: Variables, given: dict[str, jax.Array], image_BxHxWx3: jax.Array
+        ) -> tuple[jax.Array, ...]:
             x_BxHxWx3 = image_BxHxWx3.astype(jnp.float32) / 255
-            x = standardize(x_BxHxWx3, mean, std)
+            x = standardize(x_BxHxWx3, given["mean"], given["std"])
             f: Any = model.apply(variables, x, train=False, method="features")
             logits: Any = model.apply(variables, f, train=False, method="classify")
             colours = jnp.concatenate([x_BxHxWx3.mean((1, 2)), x_BxHxWx3.std((1, 2))], axis=-1)
             return logits, f.astype(jnp.float32).mean((1, 2)), colours
 
-        size = restored.preprocess
         shape = (self.batch_size, size.height, size.width, 3)
-        self._outputs = network_program(outputs, "predict", model, shape, mean, std)
+        self._outputs = network_program(outputs, "predict", model, shape)
         self._variables = put_replicated(restored.variables, self._mesh)
+        # Given, not built in: networks trained on other images share one program.
+        mean_and_std = np.asarray([restored.mean, restored.std], np.float32)
+        mean, std = put_replicated(tuple(mean_and_std), self._mesh)
+        self._given = {"mean": mean, "std": std}
 
     def stream(self, batches: Iterable[np.ndarray]) -> Iterator[Outputs]:
         """The outputs of each batch, in order; the next is computed while one is consumed.
@@ -85,7 +90,8 @@ class Engine:
                 # Padded by repetition and cut off again, so that every call has one shape.
                 padding = np.repeat(batch[-1:], self.batch_size - count, axis=0)
                 batch = np.concatenate([batch, padding])
-            pending.append((self._outputs(self._variables, put_batch(batch, self._mesh)), count))
+            images = put_batch(batch, self._mesh)
+            pending.append((self._outputs(self._variables, self._given, images), count))
             if len(pending) > UNDER_WAY:
                 yield _fetched(*pending.popleft())
         while pending:

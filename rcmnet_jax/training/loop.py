@@ -117,8 +117,7 @@ class Run:
             # The classifier's step alone: compiled in a moment.
             self._steps, self._store = {}, None
         self.key = put_replicated(jax.random.key(self.config.seed), experiment.mesh)
-        mean, std = np.asarray([experiment.recipe.mean, experiment.recipe.std], np.float32)
-        self._mean_and_std = put_replicated({"mean": mean, "std": std}, experiment.mesh)
+        self._statistics = put_replicated(experiment.recipe.statistics, experiment.mesh)
         # Of all steps at once: asked for one by one, each would wait for the step that runs.
         rates_of = jax.jit(jax.vmap(experiment.schedule))
         self._learning_rates = np.asarray(rates_of(np.arange(experiment.total_steps)))
@@ -226,10 +225,10 @@ class Run:
         self._end_epoch()
 
     def _given(self, count: int) -> dict[str, jax.Array]:
-        """What the next steps' recipe is given: the images' statistics and the learning rates."""
+        """What the next steps' recipe is given: the data's statistics and the learning rates."""
         rates_S = self._learning_rates[self.progress.step :][:count]
         rates = put_replicated(rates_S if self.feed.on_device else rates_S[0], self.experiment.mesh)
-        return {**self._mean_and_std, "learning_rate": rates}
+        return {**self._statistics, "learning_rate": rates}
 
     def _account(self, metrics: dict[str, jax.Array]) -> None:
         """Adds the metrics of finished steps to the epoch's sums and logs some."""

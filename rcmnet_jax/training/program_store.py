@@ -34,7 +34,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import jax
 import jax.numpy as jnp
-from jax.errors import JaxRuntimeError
 from jax.experimental import serialize_executable
 from jax.tree_util import PyTreeDef
 
@@ -63,11 +62,15 @@ NOT_TRACED = (
     *("optim.learning_rate", "optim.schedule", "optim.warmup_epochs"),
 )
 # Parts of a recipe that a step is given.
-GIVEN = ("mean", "std", "learning_rate")
+GIVEN = ("mean", "std", "class_weights", "learning_rate")
+# And by which programs that are likely to be wanted are not told from others.
+NOT_GUESSED = (*(name for name in NOT_TRACED if name not in ("data", "init")), "data.split.fold")
 # So many files of a kind are kept, the newest.
 KEPT = 16
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "ml_collections")
 CPU_FLAGS = Path("/proc/cpuinfo")
+# Settings of JAX's own cache, which no program depends on.
+JAXS_CACHE = "jax_persistent_cache_"
 # Pickle has values from this size on outside its frames, whose lengths it writes down.
 OUTSIDE_FRAMES = 1 << 16
 
@@ -84,7 +87,7 @@ def store_folder() -> Path | None:
 
 
 def load_ahead(config: "ml_collections.ConfigDict") -> None:
-    """Begins to load the programs that the last run of this config had, if there was one.
+    """Begins to load the programs that the last run of such a config had, if there was one.
 
     Before the data set is opened nobody knows whether they are what this run wants, too: then
     `StoredProgram` finds them on their way, and else it was for nothing.
@@ -96,7 +99,7 @@ def load_ahead(config: "ml_collections.ConfigDict") -> None:
         names = _last_path(folder, config).read_text().splitlines()
     except (OSError, ValueError):
         return
-    _loading.update(_load([folder / name for name in names]))
+    _ahead.update(_begin_to_read([folder / name for name in names]))
 
 
 def remember_programs(paths: Sequence[Path], config: "ml_collections.ConfigDict") -> None:
@@ -104,7 +107,7 @@ def remember_programs(paths: Sequence[Path], config: "ml_collections.ConfigDict"
 
     What `load_ahead` loaded and nobody has asked for is dropped.
     """
-    _loading.clear()
+    _ahead.clear()
     last = _last_path(paths[0].parent, config)
     names = "\n".join(path.name for path in paths)
     try:
@@ -116,12 +119,12 @@ def remember_programs(paths: Sequence[Path], config: "ml_collections.ConfigDict"
 
 
 def _last_path(folder: Path, config: "ml_collections.ConfigDict") -> Path:
-    computed = _without(config.to_dict(), NOT_COMPUTED)
-    return folder / f"{_digest({'config': computed, **_surroundings()})}.last"
+    likely = _without(config.to_dict(), NOT_GUESSED)
+    return folder / f"{_digest({'config': likely, **_surroundings()})}.last"
 
 
-class _Loading:
-    """A file that is being loaded.
+class _File:
+    """A file that a thread reads.
 
     Args:
       path: the file; there may be none.
@@ -132,17 +135,19 @@ class _Loading:
         self._kept: _Kept | None = None
         self._done = threading.Event()
 
-    def result(self) -> "_Kept | None":
-        """What was in it, once it is loaded; None where it is of no use."""
+    def content(self) -> "_Kept | None":
+        """What was in it, once it is read; None where it is of no use."""
         self._done.wait()
         return self._kept
 
-    def load(self) -> None:
-        """Loads it; whatever is wrong with a cache, the run goes on without."""
+    def read(self) -> None:
+        """Reads it; whatever is wrong with a cache, the run goes on without."""
         try:
-            self._kept = _opened(pickle.loads(self._path.read_bytes()))
-            # The newest are kept.
-            self._path.touch()
+            # At the end of the process nobody wants it any more.
+            if threading.main_thread().is_alive():
+                self._kept = _opened(pickle.loads(self._path.read_bytes()))
+                # The newest are kept.
+                self._path.touch()
         except FileNotFoundError:
             pass
         except Exception as error:
@@ -151,19 +156,25 @@ class _Loading:
             self._done.set()
 
 
-def _load(paths: Iterable[Path]) -> dict[Path, _Loading]:
-    """Begins to load files in a thread, one after the other."""
-    begun = {path: _Loading(path) for path in paths}
+def _begin_to_read(paths: Iterable[Path]) -> dict[Path, _File]:
+    """Files that a thread reads, one after the other."""
+    files = {path: _File(path) for path in paths}
 
-    def load():
-        for loading in begun.values():
-            loading.load()
+    def read():
+        for file in files.values():
+            file.read()
 
-    threading.Thread(target=load, name="stored programs", daemon=True).start()
-    return begun
+    # No daemon: XLA, about to hand over what it has read, would end a process that ends with an
+    # abort. So the end waits for the file that is being read, two seconds at most.
+    threading.Thread(target=read, name="stored programs").start()
+    return files
 
 
-class Compiled(Protocol):
+# Begun by `load_ahead`, and nobody has asked for it yet.
+_ahead: dict[Path, _File] = {}
+
+
+class Jitted(Protocol):
     """What `jax.jit` makes of a function, as far as it is used here."""
 
     def __call__(self, *arguments) -> Any:
@@ -173,12 +184,8 @@ class Compiled(Protocol):
         """Shapes and types of the results."""
 
 
-# Begun by `load_ahead`, and nobody has asked for it yet.
-_loading: dict[Path, _Loading] = {}
-
-
 class StoredProgram:
-    """A function, `Compiled`: loaded from disk where it can be, and else compiled and kept.
+    """A function, `Jitted`: loaded from disk where it can be, and else compiled and kept.
 
     Args:
       function: of arrays in tuples, lists and dicts, to such.
@@ -191,7 +198,7 @@ class StoredProgram:
         self._function, self._path, self._donated = function, path, donated
         self._options = {**options, "donate_argnums": donated}
         self._jitted = jax.jit(function, **self._options)
-        self._loading = _loading.pop(path) if path in _loading else _load([path])[path]
+        self._file = _ahead.pop(path) if path in _ahead else _begin_to_read([path])[path]
         self._kept: _Kept | None = None
         self._prepared = False
         self._preparing = threading.Lock()
@@ -200,9 +207,8 @@ class StoredProgram:
         """One dispatch."""
         with self._preparing:
             if not self._prepared:
-                self._kept = self._loading.result()
-                if self._kept is None or not self._kept.fits(arguments):
-                    self._kept = self._compile(arguments)
+                # If there was none, another object may have made it since.
+                self._kept = self._file.content() or self._content_now() or self._compile(arguments)
                 self._prepared = True
         kept = self._kept
         if kept is None or not kept.fits(arguments):
@@ -218,10 +224,15 @@ class StoredProgram:
 
     def eval_shape(self, *arguments):
         """Shapes and types of the results; without a trace where the program is there."""
-        kept = self._loading.result()
+        kept = self._file.content()
         if kept is not None and kept.fits(arguments):
             return kept.program.out_info
         return self._jitted.eval_shape(*arguments)
+
+    def _content_now(self) -> "_Kept | None":
+        file = _File(self._path)
+        file.read()
+        return file.content()
 
     def _compile(self, arguments) -> "_Kept":
         """The program, kept on disk."""
@@ -247,22 +258,26 @@ class StoredProgram:
             with replacing(self._path) as temporary:
                 temporary.write_bytes(pickle.dumps(stored))
             _drop_oldest(self._path)
-        except (UserError, OSError, ValueError, NotImplementedError, JaxRuntimeError) as error:
+        except Exception as error:
             # A full disk, or what this version of JAX cannot write down or read back.
             logger.debug("the compiled program is not kept: %s", error)
         return _Kept(program)
 
 
+_compiling = threading.Lock()
+
+
 @contextlib.contextmanager
 def _not_in_jaxs_cache() -> Iterator[None]:
     """Keeps a program out of JAX's cache, where it would lie a second time and not be found."""
-    name = "jax_persistent_cache_min_compile_time_secs"
-    before = jax.config.values[name]
-    jax.config.update(name, float("inf"))
-    try:
-        yield
-    finally:
-        jax.config.update(name, before)
+    name = f"{JAXS_CACHE}min_compile_time_secs"
+    with _compiling:
+        before = jax.config.values[name]
+        jax.config.update(name, float("inf"))
+        try:
+            yield
+        finally:
+            jax.config.update(name, before)
 
 
 class StoredStep:
@@ -336,29 +351,25 @@ def network_program(
     kind: str,
     model: "nn.Module",
     input_shape: tuple[int, ...],
-    *built_in: Any,
     **options,
-) -> Compiled:
+) -> Jitted:
     """A function of one network, compiled; kept on disk where programs are kept.
 
     Args:
       function: of arrays in tuples, lists and dicts, to such.
-      kind: as of `network_path`, like all but the options.
-      model: one of our networks.
+      kind: as of `network_path`.
+      model: the network.
       input_shape: (B, H, W, 3).
-      built_in: what else is built into the program.
       options: of `jax.jit`.
     """
     folder = store_folder()
-    if folder is None:
+    # The source of another package's network is not in the name.
+    if folder is None or not type(model).__module__.startswith(f"{rcmnet_jax.__name__}."):
         return jax.jit(function, **options)
-    path = network_path(folder, kind, model, input_shape, *built_in)
-    return StoredProgram(function, path, **options)
+    return StoredProgram(function, network_path(folder, kind, model, input_shape), **options)
 
 
-def network_path(
-    folder: Path, kind: str, model: "nn.Module", input_shape: tuple[int, ...], *built_in: Any
-) -> Path:
+def network_path(folder: Path, kind: str, model: "nn.Module", input_shape: tuple[int, ...]) -> Path:
     """The file of a program of one network that depends on no config.
 
     Args:
@@ -366,15 +377,8 @@ def network_path(
       kind: what the program does, ``init`` or ``predict``.
       model: one of our networks.
       input_shape: (B, H, W, 3).
-      built_in: what else is built into it.
     """
-    made_from = {
-        "model": repr(model),
-        "image": input_shape,
-        "built_in": built_in,
-        **_settings(),
-        **_surroundings(),
-    }
+    made_from = {"model": repr(model), "image": input_shape, **_settings(), **_surroundings()}
     return folder / f"{_digest(made_from)}.{kind}"
 
 
@@ -394,7 +398,7 @@ def step_path(folder: Path, experiment: "Experiment", recipe: "Recipe", kind: st
         "classes": len(experiment.dataset.class_names),
         "image": experiment.input_shape,
         "recipe": _without(dataclasses.asdict(recipe), GIVEN),
-        "rows": len(filled_up(order.labels)),
+        "rows": len(filled_up(order.labels)) if experiment.config.data.cache == "device" else None,
         "unfreezing": {
             path: epoch * order.steps_per_epoch for path, epoch in experiment.unfreezing.items()
         },
@@ -421,11 +425,16 @@ def _digest(made_from: dict[str, Any]) -> str:
 def _settings() -> dict[str, Any]:
     """Whatever a user set of JAX, by call or by environment."""
     return {
-        "jax": {name: repr(value) for name, value in sorted(jax.config.values.items())},
+        "jax": {
+            name: repr(value)
+            for name, value in sorted(jax.config.values.items())
+            if not name.startswith(JAXS_CACHE)
+        },
         "environment": {
             name: value
             for name, value in sorted(os.environ.items())
             if name.startswith(("XLA_", "JAX_", "FLAX_"))
+            and not name.lower().startswith(JAXS_CACHE)
         },
     }
 
@@ -457,8 +466,9 @@ def _drop_oldest(newest: Path) -> None:
     """The oldest of a kind, and what was written down of them."""
     folder = newest.parent
     by_age = sorted(folder.glob(f"*{newest.suffix}"), key=lambda path: path.stat().st_mtime)
-    for path in by_age[:-KEPT]:
-        path.unlink(missing_ok=True)
+    dropped = {path.name for path in by_age[:-KEPT]}
+    for name in dropped:
+        (folder / name).unlink(missing_ok=True)
     for last in folder.glob("*.last"):
-        if not all((folder / name).exists() for name in last.read_text().splitlines()):
+        if dropped & set(last.read_text().splitlines()):
             last.unlink(missing_ok=True)

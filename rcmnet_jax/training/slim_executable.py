@@ -75,6 +75,8 @@ def _drop_compiled_bodies(module) -> None:
             if instruction.opcode != b"fusion" or instruction.fusion_kind == LIBRARY:
                 continue
             (called,) = instruction.called
+            if called not in bodies:
+                raise ValueError("a fusion without a body in what XLA has written")
             if not IN_PLACE & {inner.opcode for inner in bodies[called].instructions}:
                 dropped.add(called)
                 _call_without_body(instruction)

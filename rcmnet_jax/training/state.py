@@ -9,7 +9,7 @@ from flax import linen as nn
 from flax.training import train_state
 
 from rcmnet_jax.models.formulation import plainly
-from rcmnet_jax.training.program_store import Compiled, network_program
+from rcmnet_jax.training.program_store import Jitted, network_program
 from rcmnet_jax.transfer.freezing import part_params
 from rcmnet_jax.types import PyTree, Variables
 
@@ -33,7 +33,7 @@ class TrainState(train_state.TrainState):
 
 
 @functools.lru_cache(maxsize=8)
-def initializer(model: nn.Module, input_shape: tuple[int, ...]) -> Compiled:
+def initializer(model: nn.Module, input_shape: tuple[int, ...]) -> Jitted:
     """From a random key to fresh variables, or to their shapes (``eval_shape``), compiled.
 
     One function for each network and shape: tracing a network takes about a second, and a run

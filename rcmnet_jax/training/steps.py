@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from rcmnet_jax.data.augment import Augmentation, augment, draw_views, standardize
@@ -21,9 +22,9 @@ class Recipe:
     """What a step does besides the network and the optimizer; hashable, so it is static in jit.
 
     Attributes:
-      mean: per-channel mean of the train split, in [0, 1]. Within a run's step it, ``std`` and
-        ``learning_rate`` are arrays that the step is given, so that folds and runs of other rates
-        share one program.
+      mean: per-channel mean of the train split, in [0, 1]. Within a run's step it, ``std``,
+        ``class_weights`` and ``learning_rate`` are arrays that the step is given, so that folds and
+        runs of other rates share one program.
       std: per-channel standard deviation of the train split.
       learning_rate: (), or (S,) for S steps in one call; None: by the optimizer's schedule.
       augmentation: of training images.
@@ -47,6 +48,16 @@ class Recipe:
     trainable: tuple[str, ...] | None = None
     waiting: tuple[str, ...] = ()
     frozen_norm: bool = False
+
+    @property
+    def statistics(self) -> dict[str, np.ndarray]:
+        """What of it is measured on the train split, float32: a step is given these as arrays."""
+        measured = {"mean": self.mean, "std": self.std, "class_weights": self.class_weights}
+        return {
+            name: np.asarray(values, np.float32)
+            for name, values in measured.items()
+            if values is not None
+        }
 
     @property
     def differentiated(self) -> tuple[str, ...] | None:
@@ -195,7 +206,9 @@ def cross_entropy(
     return loss_B.mean() if weight_B is None else (weight_B * loss_B).mean()
 
 
-def example_weights(label_B: jax.Array, class_weights: tuple[float, ...] | None) -> jax.Array:
+def example_weights(
+    label_B: jax.Array, class_weights: tuple[float, ...] | jax.Array | None
+) -> jax.Array:
     """Weights with mean 1 over the batch, which makes a weighted mean, ``sum(w loss) / sum(w)``."""
     if class_weights is None:
         return jnp.ones(label_B.shape, jnp.float32)

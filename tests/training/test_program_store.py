@@ -1,6 +1,8 @@
 """The step kept on disk: found again, computing the same, and never in the way."""
 
 import os
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -129,14 +131,36 @@ def test_a_program_that_jaxs_cache_has_is_kept_too(tmp_path):
     jax.config.update("jax_compilation_cache_dir", before)
 
 
-def test_another_batch_size_compiles_its_own(tmp_path):
+def test_another_batch_size_compiles_its_own_and_leaves_the_file(tmp_path):
     path = tmp_path / "one.step"
     run(path, Traced())
+    before = path.read_bytes()
     step = Traced()
     state, losses = run(path, step, batch_size=8)
     assert step.times == 1
     assert int(state.step) == 3
     assert np.isfinite([row["loss"] for row in losses]).all()
+    assert path.read_bytes() == before
+
+
+def test_two_objects_compile_once(tmp_path):
+    steps = Traced(), Traced()
+    device = SingleDeviceSharding(jax.devices()[0])
+    both = [StoredStep(step, device, tmp_path / "one.step") for step in steps]
+    for stored in both:
+        stored(tiny_state(optax.adam(0.1)), tiny_batch(), jax.random.key(0))
+    assert [step.times for step in steps] == [1, 0]
+
+
+def test_what_cannot_be_written_down_is_done_without(tmp_path, monkeypatch):
+    def broken(pickled):
+        raise KeyError("no such computation")
+
+    monkeypatch.setattr(program_store, "_slimmed", broken)
+    step = Traced()
+    assert_same(run(tmp_path / "one.step", step), plain_run())
+    assert step.times == 1
+    assert not list(tmp_path.iterdir())
 
 
 def test_within_a_run_other_shapes_are_compiled_beside_it(tmp_path):
@@ -184,11 +208,11 @@ def test_the_last_step_of_a_config_is_loaded_ahead(cells, tmp_path, monkeypatch)
     fresh = run(path, Traced())
     remember_programs([path], config_of(cells))
     load_ahead(config_of(cells, seed=5))
-    assert list(program_store._loading) == [path]
+    assert list(program_store._ahead) == [path]
     step = Traced()
     assert_same(run(path, step), fresh)
     assert step.times == 0
-    assert not program_store._loading
+    assert not program_store._ahead
 
 
 def test_a_step_loaded_ahead_that_is_another_one_is_not_taken(cells, tmp_path, monkeypatch):
@@ -201,7 +225,7 @@ def test_a_step_loaded_ahead_that_is_another_one_is_not_taken(cells, tmp_path, m
     assert_same(run(tmp_path / "two.step", step), fresh)
     assert step.times == 1
     remember_programs([tmp_path / "two.step"], config_of(cells))
-    assert not program_store._loading
+    assert not program_store._ahead
 
 
 def test_all_programs_of_a_run_are_loaded_ahead_in_its_order(cells, tmp_path, monkeypatch):
@@ -211,11 +235,49 @@ def test_all_programs_of_a_run_are_loaded_ahead_in_its_order(cells, tmp_path, mo
         run(path, Traced())
     remember_programs(paths, config_of(cells))
     load_ahead(config_of(cells))
-    assert list(program_store._loading) == paths
+    assert list(program_store._ahead) == paths
     for path in paths:
         step = Traced()
         run(path, step)
         assert step.times == 0
+
+
+def test_what_is_written_down_of_a_run_outlives_its_first_program(cells, tmp_path, monkeypatch):
+    monkeypatch.setattr(program_store, "store_folder", lambda: tmp_path)
+    paths = [tmp_path / name for name in ("b.init", "a.step")]
+    # In the order of a first run: before either is there.
+    remember_programs(paths, config_of(cells))
+    for path in paths:
+        run(path, Traced())
+    # Of other rates, another length and a fold the program is likely to be the same.
+    likely = {"optim.learning_rate": 0.3, "data.split.fold": 2, "train.repeats": 3}
+    load_ahead(config_of(cells, "epochs=3", **likely))
+    assert list(program_store._ahead) == paths
+
+
+@pytest.mark.parametrize("command", ["exit", "interrupt"])
+def test_a_process_that_ends_while_a_program_is_read_ends_as_it_would(tmp_path, command):
+    """XLA hands over what it has read to a thread, which must still be there."""
+    path = tmp_path / "one.step"
+    run(path, Traced())
+    ends = {"exit": "sys.exit(2)", "interrupt": "raise KeyboardInterrupt"}[command]
+    code = (
+        "import sys, time, jax\n"
+        "from pathlib import Path\n"
+        "from rcmnet_jax.training.program_store import _begin_to_read\n"
+        "jax.devices()\n"
+        f"_begin_to_read([Path({str(path)!r})])\n"
+        f"_begin_to_read([Path({str(path)!r}), Path('nowhere')])\n"
+        "time.sleep(float(sys.argv[1]))\n"
+        f"{ends}"
+    )
+    for seconds in ("0", "0.005", "0.02"):
+        done = subprocess.run(
+            [sys.executable, "-c", code, seconds], capture_output=True, text=True, check=False
+        )
+        # Python ends an uncaught interrupt by the signal itself.
+        assert done.returncode in (2, -2)
+        assert "terminate" not in done.stderr
 
 
 def test_initial_weights_come_from_disk_with_their_shapes(tmp_path, monkeypatch):
@@ -223,13 +285,16 @@ def test_initial_weights_come_from_disk_with_their_shapes(tmp_path, monkeypatch)
     traces = 0
 
     class CountedNet(TinyNet):
+        # Other packages' networks are not kept.
+        __module__ = "rcmnet_jax.models.of_this_test"
+
         def __call__(self, x, *, train):
             nonlocal traces
             traces += 1
             return super().__call__(x, train=train)
 
-    def drawn():
-        draw = initializer.__wrapped__(CountedNet(), (1, 6, 6, 3))
+    def drawn(model=CountedNet):
+        draw = initializer.__wrapped__(model(), (1, 6, 6, 3))
         return draw.eval_shape(jax.random.key(3)), draw(jax.random.key(3))
 
     first_shapes, first = drawn()
@@ -238,6 +303,8 @@ def test_initial_weights_come_from_disk_with_their_shapes(tmp_path, monkeypatch)
     assert traces == before > 0
     assert len(list(tmp_path.glob("*.init"))) == 1
     jax.tree.map(np.testing.assert_array_equal, second, first)
+    drawn(TinyNet)
+    assert len(list(tmp_path.glob("*.init"))) == 1
     monkeypatch.setattr(program_store, "store_folder", lambda: None)
     _, plain = drawn()
     jax.tree.map(np.testing.assert_array_equal, plain, first)
@@ -264,7 +331,7 @@ def test_nothing_to_load_ahead(cells, tmp_path, monkeypatch, why):
         assert list(tmp_path.iterdir()) == [newer]
     changes = {"another config": {"optim.momentum": 0.5}, "other data": {"data.width": 40}}
     load_ahead(config_of(cells, **changes.get(why, {})))
-    assert not program_store._loading
+    assert not program_store._ahead
 
 
 def test_the_name_says_what_the_program_is_made_from(cells, tmp_path, monkeypatch):
