@@ -4,10 +4,10 @@ JAX's compilation cache spares a second start the compiler, but not the seconds 
 traces a network and lowers it, which must happen before that cache can be asked. Here the whole
 executable is found by what its trace depends on: the config, the data's shapes, the source of this
 package, the versions beneath it, and the machine. Three programs are kept: the one that draws the
-initial weights, the training step, and the prediction of `rcmnet predict`. A thread loads them
-while data set or weights are opened; where the same config was trained before, already while the
-rest of this package is imported (`load_ahead`), for loading is what a second start waits for. Only
-on one CPU device: a run on an accelerator starts seldom and takes long.
+initial weights, the training step, and the prediction of `rcmnet predict` and of exports. A thread
+loads them while data set or weights are opened; where such a config was trained before, already
+while the rest of this package is imported (`load_ahead`), for loading is what a second start waits
+for. Only on one CPU device: a run on an accelerator starts seldom and takes long.
 
 The files are pickles of machine code and belong to the compile cache; trust them as you trust that
 folder. ``RCMNET_STORED_STEP=off`` turns it off.
