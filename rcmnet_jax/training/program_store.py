@@ -63,7 +63,7 @@ NOT_TRACED = (
 )
 # Parts of a recipe that a step is given.
 GIVEN = ("mean", "std", "class_weights", "learning_rate")
-# And by which programs that are likely to be wanted are not told from others.
+# Runs that differ in these alone are likely to have the same programs.
 NOT_GUESSED = (*(name for name in NOT_TRACED if name not in ("data", "init")), "data.split.fold")
 # So many files of a kind are kept, the newest.
 KEPT = 16
