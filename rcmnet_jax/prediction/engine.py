@@ -73,9 +73,11 @@ class Engine:
         self._outputs = network_program(outputs, "predict", model, shape)
         self._variables = put_replicated(restored.variables, self._mesh)
         # Given, not built in: networks trained on other images share one program.
-        mean_and_std = np.asarray([restored.mean, restored.std], np.float32)
-        mean, std = put_replicated(tuple(mean_and_std), self._mesh)
-        self._given = {"mean": mean, "std": std}
+        given = {
+            "mean": np.asarray(restored.mean, np.float32),
+            "std": np.asarray(restored.std, np.float32),
+        }
+        self._given = put_replicated(given, self._mesh)
 
     def stream(self, batches: Iterable[np.ndarray]) -> Iterator[Outputs]:
         """The outputs of each batch, in order; the next is computed while one is consumed.

@@ -26,7 +26,6 @@ from rcmnet_jax.training.frozen import frozen_features
 from rcmnet_jax.training.log import open_log
 from rcmnet_jax.training.mesh import put_replicated, replicated
 from rcmnet_jax.training.program_store import (
-    StoredStep,
     network_path,
     remember_programs,
     step_path,
@@ -37,6 +36,7 @@ from rcmnet_jax.training.saving import Saver
 from rcmnet_jax.training.scoring import Scorer, is_better
 from rcmnet_jax.training.steps import Recipe, train_step, train_steps_on_device
 from rcmnet_jax.training.stopping import StopRequest
+from rcmnet_jax.training.stored_program import StoredStep
 from rcmnet_jax.training.workdir import (
     locked_workdir,
     require_same_config,

@@ -9,7 +9,8 @@ from flax import linen as nn
 from flax.training import train_state
 
 from rcmnet_jax.models.formulation import plainly
-from rcmnet_jax.training.program_store import Jitted, network_program
+from rcmnet_jax.training.program_store import network_program
+from rcmnet_jax.training.stored_program import Jitted
 from rcmnet_jax.transfer.freezing import part_params
 from rcmnet_jax.types import PyTree, Variables
 

@@ -8,23 +8,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.experimental import serialize_executable
-from jax.experimental.compilation_cache import compilation_cache
 
 from rcmnet_jax.training import slim_executable
-from rcmnet_jax.training.program_store import OUTSIDE_FRAMES, _slimmed
 from rcmnet_jax.training.slim_executable import slim
+from rcmnet_jax.training.stored_program import OUTSIDE_FRAMES, _slimmed
+from tests.training.traced import past_jaxs_cache
 
 LAYERS = 40
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _compiled_here():
-    """Not out of JAX's cache: what jaxlib 0.10 writes down of such a program lacks its code."""
-    jax.config.update("jax_enable_compilation_cache", False)
-    compilation_cache.reset_cache()
-    yield
-    jax.config.update("jax_enable_compilation_cache", True)
-    compilation_cache.reset_cache()
+    with past_jaxs_cache():
+        yield
 
 
 def computed(x, kernels, table):
