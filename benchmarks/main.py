@@ -11,6 +11,7 @@ from pathlib import Path
 
 from benchmarks import plan, report, turns
 from benchmarks.startup import measure_startup
+from rcmnet_jax.errors import UserError
 
 
 def compare(args: argparse.Namespace) -> dict:
@@ -21,6 +22,9 @@ def compare(args: argparse.Namespace) -> dict:
 
     Returns:
       The report, which is also written.
+
+    Raises:
+      UserError: no network takes any of the sizes, and nothing else is asked for.
     """
     pythons = {plan.OURS: turns.this_python()}
     names = plan.sides(
@@ -29,11 +33,16 @@ def compare(args: argparse.Namespace) -> dict:
         compiled=not args.no_compile,
     )
     pythons |= {name: args.torch_python for name in names if name != plan.OURS}
-    args.out.mkdir(parents=True, exist_ok=True)
-    log = args.out / "sides.log"
     cases = plan.cases(
         args.models, args.sizes, dtype=args.dtype, batches=args.batches, gpu=_has_gpu()
     )
+    left_out = plan.left_out(args.models, args.sizes)
+    if not (cases or args.startup or args.input):
+        raise UserError(f"nothing to measure: {'; '.join(left_out)}")
+    for what in left_out:
+        print(f"left out: {what}", flush=True)
+    args.out.mkdir(parents=True, exist_ok=True)
+    log = args.out / "sides.log"
     content: dict = {
         "date": datetime.datetime.now().isoformat(timespec="minutes"),
         "command": "rcmnet " + " ".join(sys.argv[1:]),
@@ -43,6 +52,7 @@ def compare(args: argparse.Namespace) -> dict:
         "sides": {},
         "results": [],
         "rows": [],
+        "left_out": left_out,
     }
     for case in cases:
         print(f"{case.name}: {', '.join(args.tasks)}", flush=True)

@@ -68,8 +68,18 @@ def cases(models, sizes, *, dtype: str, batches=(), gpu: bool = False) -> list[C
         Case(model, size, batch, dtype)
         for model in models
         for size in sizes
-        if size >= SMALLEST.get(model, 16)
+        if size >= SMALLEST.get(model, 0)
         for batch in (batches or (usual[size],))
+    ]
+
+
+def left_out(models, sizes) -> list[str]:
+    """The networks at sizes that are too small for them, for people."""
+    return [
+        f"{model} at {size} pixels: it takes {SMALLEST[model]} at least"
+        for model in models
+        for size in sizes
+        if size < SMALLEST.get(model, 0)
     ]
 
 

@@ -86,6 +86,7 @@ def markdown(report: dict) -> str:
         if content:
             lines += ["", f"## {title}", "", "| what | seconds or images/s |", "|---|---|"]
             lines += [f"| {name} | {value} |" for name, value in content.items()]
+    lines += [f"\nNot measured: {what}" for what in report["left_out"]]
     failed = {k: v for result in report["results"] for k, v in result["failed"].items()}
     lines += [f"\nNot measured: {name}: {why}" for name, why in failed.items()]
     return "\n".join(lines) + "\n"

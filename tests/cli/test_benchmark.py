@@ -51,6 +51,16 @@ def test_cases_leave_out_what_a_network_cannot_take():
     assert Case("rcmnet", 363, 16).shape == (16, 363, 360, 3)
 
 
+def test_nothing_to_measure_is_told(rcmnet_error, tmp_path):
+    out = tmp_path / "out"
+    line = rcmnet_error(
+        *("benchmark", "--no-torch", "--models", "alexnet", "vgg19", "--sizes", "28", "--out", out)
+    )
+    assert "alexnet at 28 pixels: it takes 63 at least" in line
+    assert "vgg19 at 28 pixels: it takes 32 at least" in line
+    assert not out.exists()
+
+
 def result(batch: int, ours: float, eager: float, compiled: float) -> dict:
     """As `turns.measure_case` gives it, of images a second."""
     speeds = {"ours": ours, "torch_eager": eager, "torch_compiled": compiled}
@@ -89,12 +99,15 @@ def test_the_page_has_every_row_and_what_was_not_measured(tmp_path):
         "sides": results[0]["sides"],
         "results": results,
         "rows": report.rows_of(results, None),
+        "left_out": plan.left_out(["alexnet", "rcmnet"], [28, 64]),
     }
     _, page = report.write(content, tmp_path)
     text = page.read_text()
     assert "| rcmnet | 64 | train | 100 (50 to 200), batch 8 |" in text
     assert "| 1.11 |" in text
     assert "torch_compiled, grad_cam: no" in text
+    assert "Not measured: alexnet at 28 pixels: it takes 63 at least" in text
+    assert text.count("Not measured") == 2
 
 
 def test_peaks_are_of_the_card_that_is_named():
