@@ -39,3 +39,31 @@ def replacing(path: Path | str) -> Iterator[Path]:
             f"cannot write {path}: {error.strerror or error}; free some space or choose another "
             "folder"
         ) from error
+
+
+def write_text(path: Path | str, text: str) -> None:
+    """Writes UTF-8 text, whole or not at all.
+
+    Raises:
+        UserError: as `replacing` does.
+    """
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="")
+
+
+def require_folder(folder: Path, option: str = "--out") -> None:
+    """Asks whether files can be written to a folder, before the work whose results go there.
+
+    Args:
+        folder: there already, or to be made later.
+        option: what chose it, for the message.
+
+    Raises:
+        UserError: it, or a folder above it, is a file or may not be written to.
+    """
+    folder = folder.absolute()
+    existing = next(place for place in (folder, *folder.parents) if place.exists())
+    if not existing.is_dir():
+        raise UserError(f"{existing} is a file, no folder: choose another {option}")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise UserError(f"{existing} may not be written to: choose another {option}")

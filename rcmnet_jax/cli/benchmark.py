@@ -13,6 +13,7 @@ from pathlib import Path
 import rcmnet_jax
 from rcmnet_jax.cli.exit_codes import OK
 from rcmnet_jax.errors import UserError
+from rcmnet_jax.files import require_folder
 
 EXAMPLES = """\
 examples:
@@ -60,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
             raise UserError(f"--{name} must be at least 1, got {getattr(args, name)}")
     if args.cores < 0 or args.seconds < 0 or min(args.batches, default=1) < 1:
         raise UserError("--cores and --seconds must not be negative, --batches at least 1")
+    require_folder(args.out)
     if args.gpu_paper_run:
         args.out.mkdir(parents=True, exist_ok=True)
         path = args.out / "paper_run.json"

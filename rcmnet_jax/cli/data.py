@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rcmnet_jax.cli.exit_codes import OK, PARTIAL
 from rcmnet_jax.errors import UserError
+from rcmnet_jax.files import require_folder
 
 NAMES = ("pbc", "cart", "cell_folder")
 EXAMPLES = """\
@@ -73,6 +74,9 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
 
 
 def _audit(args: argparse.Namespace) -> int:
+    for option in ("json", "csv"):
+        if path := getattr(args, option):
+            require_folder(path.parent, f"--{option}")
     from rcmnet_jax.data import audit_source, audit_thoroughly, open_source
 
     source = open_source(args.source)
@@ -102,6 +106,7 @@ def _build(args: argparse.Namespace) -> int:
 
 
 def _split(args: argparse.Namespace) -> int:
+    require_folder(args.out.parent)
     from rcmnet_jax.data import make_split, prepare_dataset, write_split_csv
 
     dataset = prepare_dataset(args.name, args.source, args.data_dir)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rcmnet_jax.cli.exit_codes import OK
 from rcmnet_jax.errors import UserError
+from rcmnet_jax.files import require_folder
 
 EXAMPLES = """\
 examples:
@@ -71,6 +72,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Scores or compares."""
+    if args.out:
+        require_folder(args.out)
     return _compare(args) if args.compare else _score(args)
 
 

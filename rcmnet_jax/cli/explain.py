@@ -6,6 +6,7 @@ from typing import Any
 
 from rcmnet_jax.cli.exit_codes import OK, PARTIAL
 from rcmnet_jax.errors import UserError
+from rcmnet_jax.files import require_folder
 
 EXAMPLES = """\
 examples:
@@ -57,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--limit must be 0 (all) or more, got {args.limit}")
     if args.part is None and args.source:
         raise UserError("--source is for --part: give the images to --images")
+    require_folder(args.out)
     from rcmnet_jax.explain.session import Request, explain
 
     options: dict[str, Any] = {

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rcmnet_jax.cli.exit_codes import OK
 from rcmnet_jax.errors import ConfigError, DataError, UserError
+from rcmnet_jax.files import require_folder
 
 EXAMPLES = """\
 examples:
@@ -54,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
     format_name = args.format or _format_of(args.out)
     if format_name != "bundle" and (args.folder or args.precision != "float32"):
         raise UserError("--folder and --precision are for bundles: leave them out")
+    require_folder(args.out.parent)
     from rcmnet_jax.checkpoints import load_model
 
     restored = load_model(args.workdir)

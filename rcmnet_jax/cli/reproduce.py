@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rcmnet_jax.cli.exit_codes import INTERRUPTED, OK, PARTIAL
 from rcmnet_jax.errors import UserError
+from rcmnet_jax.files import require_folder
 
 EXAMPLES = """\
 examples:
@@ -43,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Trains what is missing and writes the report."""
     size = _size(args.size)
+    require_folder(args.out)
     from rcmnet_jax.paper import Options, reproduce
     from rcmnet_jax.paper.facts import NETWORKS
     from rcmnet_jax.training.loop import Interrupted

@@ -19,10 +19,10 @@ from rcmnet_jax.data.storage import (
     make_directory,
     require_space,
     resolve_data_dir,
-    write_atomic,
 )
 from rcmnet_jax.data.threads import ordered_map, progress_bar
 from rcmnet_jax.errors import BadImageError, DataError
+from rcmnet_jax.files import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -147,7 +147,7 @@ def _decode_all(
     rate = len(dataset) / seconds
     logger.info("decoded %d images in %.1f s, %.0f images/s", len(dataset), seconds, rate)
     facts = {**_identity(dataset, preprocess), "shape": shape, "images_per_second": round(rate, 1)}
-    write_atomic(path.with_suffix(".json"), json.dumps(facts, indent=1) + "\n")
+    write_text(path.with_suffix(".json"), json.dumps(facts, indent=1) + "\n")
 
 
 def _decode_batch(dataset: CellDataset, preprocess: Preprocess, indices: range) -> np.ndarray:

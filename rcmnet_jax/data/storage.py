@@ -1,11 +1,10 @@
-"""Where prepared data live on disk: the data folder, locks, atomic files, free space."""
+"""Where prepared data live on disk: the data folder, locks, free space."""
 
 import contextlib
 import errno
 import fcntl
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,22 +65,6 @@ def exclusive_lock(path: Path) -> Iterator[None]:
         ) from error
     with file:
         yield
-
-
-def write_atomic(path: Path, text: str) -> None:
-    """Writes UTF-8 text to a temporary file beside `path`, then renames it over `path`."""
-    make_directory(path.parent)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
-        # mkstemp makes a private file; a manifest or audit is for the whole group to read.
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
 
 
 def require_space(directory: Path, needed: int, what: str) -> None:

@@ -52,6 +52,31 @@ def test_help_shows_an_example_of_the_command(command, capsys):
     assert f"rcmnet {command}" in out.split("example", 1)[1]
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "benchmark --no-torch --models rcmnet --sizes 28 --out",
+        "data audit nowhere --json",
+        "data audit nowhere --csv",
+        "data split nowhere --out",
+        "evaluate --workdir nowhere --out",
+        "evaluate --compare nowhere nowhere --out",
+        "explain --workdir nowhere --images nowhere --out",
+        "export --workdir nowhere --out",
+        "reproduce --quick --out",
+    ],
+)
+def test_a_place_that_cannot_be_written_is_told_before_anything_is_done(
+    command, rcmnet_error, tmp_path
+):
+    file = tmp_path / "notes.txt"
+    file.write_text("mine")
+    line = rcmnet_error(*command.split(), file / "new.safetensors")
+    option = command.split()[-1]
+    assert line == f"error: {file} is a file, no folder: choose another {option}"
+    assert file.read_text() == "mine"
+
+
 def test_python_dash_m_is_the_same_command():
     command = [sys.executable, "-m", "rcmnet_jax", "--version"]
     done = subprocess.run(command, capture_output=True, text=True)

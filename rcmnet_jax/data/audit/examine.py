@@ -22,9 +22,9 @@ from rcmnet_jax.data.audit.findings import Finding, find_oddities
 from rcmnet_jax.data.preprocess import inspect_and_decode
 from rcmnet_jax.data.sources import Source
 from rcmnet_jax.data.sources.files import SourceFile
-from rcmnet_jax.data.storage import write_atomic
 from rcmnet_jax.data.threads import ordered_map, progress_bar
 from rcmnet_jax.errors import BadImageError, DataError
+from rcmnet_jax.files import write_text
 
 AUDIT_VERSION = 1
 KEPT, DROPPED, IGNORED = "kept", "dropped", "ignored"
@@ -155,7 +155,7 @@ class Audit:
     def to_json(self, path: str | os.PathLike[str]) -> Path:
         """Writes everything to a JSON file, to the side first, then renamed."""
         path = Path(path)
-        write_atomic(path, json.dumps(self.to_dict(), indent=1) + "\n")
+        write_text(path, json.dumps(self.to_dict(), indent=1) + "\n")
         return path
 
     def to_csv(self, path: str | os.PathLike[str]) -> Path:
@@ -166,7 +166,7 @@ class Audit:
         writer.writeheader()
         writer.writerows(dataclasses.asdict(row) for row in self.rows)
         path = Path(path)
-        write_atomic(path, text.getvalue())
+        write_text(path, text.getvalue())
         return path
 
 

@@ -17,8 +17,8 @@ from rcmnet_jax.data.audit.probes import Probe, run_probes
 from rcmnet_jax.data.audit.verdicts import verdict_of, verdict_of_probe, worst
 from rcmnet_jax.data.sources import Source
 from rcmnet_jax.data.splits import make_split, read_split_csv
-from rcmnet_jax.data.storage import write_atomic
 from rcmnet_jax.errors import DataError
+from rcmnet_jax.files import write_text
 
 THUMB = 32
 
@@ -92,7 +92,7 @@ class ThoroughAudit:
     def to_json(self, path: str | os.PathLike[str]) -> Path:
         """Writes everything to a JSON file, whole or not at all."""
         path = Path(path)
-        write_atomic(path, json.dumps(self.to_dict(), indent=1) + "\n")
+        write_text(path, json.dumps(self.to_dict(), indent=1) + "\n")
         return path
 
 

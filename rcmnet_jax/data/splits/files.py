@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from rcmnet_jax.data.splits.table import DROPPED, PARTS, Split
-from rcmnet_jax.data.storage import write_atomic
 from rcmnet_jax.errors import DataError
+from rcmnet_jax.files import write_text
 
 COLUMNS = ("file", "label", "part", "reason", "group")
 
@@ -32,7 +32,7 @@ def write_split_csv(split: Split, path: str | os.PathLike[str]) -> Path:
         label = split.class_names[split.labels[i]]
         writer.writerow([split.files[i], label, split.part[i], split.reason[i], split.group[i]])
     path = Path(path)
-    write_atomic(path, text.getvalue())
+    write_text(path, text.getvalue())
     return path
 
 

@@ -14,10 +14,10 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image, ImageDraw
 
-from rcmnet_jax.data.storage import make_directory, write_atomic
 from rcmnet_jax.data.synthetic import scenes
 from rcmnet_jax.data.threads import ordered_map, progress_bar
 from rcmnet_jax.errors import DataError
+from rcmnet_jax.files import require_folder, write_text
 
 Kind = Literal["pbc", "cart"]
 
@@ -98,17 +98,19 @@ def write_synthetic_folder(
     Raises:
         ValueError: unknown kind, or a size, count or seed that makes no sense.
         DataError: `directory` already holds something else.
+        UserError: it cannot be written.
     """
     request = _request(kind, per_class, seed, height, width)
     target = Path(directory).expanduser().absolute()
     if _holds(target, request):
         return target
-    make_directory(target.parent)
+    require_folder(target.parent, "directory")
+    target.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
     try:
         _write_images(partial, request, progress=progress, workers=workers)
-        write_atomic(partial / "README.txt", _README.format(request=REQUEST_NAME))
-        write_atomic(partial / REQUEST_NAME, json.dumps(request, indent=2) + "\n")
+        write_text(partial / "README.txt", _README.format(request=REQUEST_NAME))
+        write_text(partial / REQUEST_NAME, json.dumps(request, indent=2) + "\n")
         # mkdtemp makes a private folder; the images are for the whole group to read.
         partial.chmod(0o755)
         _publish(partial, target, request)
