@@ -33,7 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments."""
     parser.add_argument("--workdir", type=Path, required=True, help="a run, or a bundle")
     parser.add_argument("--out", type=Path, required=True, help="the file to write")
-    parser.add_argument("--format", choices=FORMATS, help="by the ending of --out, else bundle")
+    parser.add_argument(
+        "--format", choices=FORMATS, help="by the ending of --out; bundle where it has none"
+    )
     parser.add_argument("--source", help="where the run's own images are now, if they moved")
     parser.add_argument("--data-dir", help="where built data sets are kept")
     parser.add_argument(
@@ -52,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     """Exports."""
     if args.batch_size < 1:
         raise UserError(f"--batch-size must be at least 1, got {args.batch_size}")
-    format_name = args.format or _format_of(args.out)
+    format_name = args.format or ("bundle" if args.folder else _format_of(args.out))
     if format_name != "bundle" and (args.folder or args.precision != "float32"):
         raise UserError("--folder and --precision are for bundles: leave them out")
     require_folder(args.out.parent)
@@ -114,4 +116,7 @@ def _format_of(out: Path) -> str:
     for name, endings in FORMATS.items():
         if out.suffix in endings:
             return name
+    if out.suffix:
+        known = ", ".join(ending for endings in FORMATS.values() for ending in endings)
+        raise UserError(f"no format ends in {out.suffix}: name a file in {known}, or give --format")
     return "bundle"

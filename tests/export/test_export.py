@@ -198,11 +198,22 @@ def test_what_counts_as_agreement(changes, holds):
         (["--out", "m.onnx", "--precision", "float16"], "--folder and --precision are for bundles"),
         (["--out", "m.rcmnet", "--batch-size", "0"], "--batch-size"),
         (["--out", "m.rcmnet", "--no-data", "--source", "x"], "contradict"),
+        (["--out", "m.pt"], "no format ends in .pt: name a file in .rcmnet, .onnx, .stablehlo,"),
+        (["--out", "m.safetensor"], ".safetensors, .pth, or give --format"),
     ],
 )
 def test_arguments_that_cannot_be(run, argv, told, capsys):
     assert main(["export", "--workdir", str(run), *argv]) == 2
     assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [["--out", "model"], ["--out", "m.v2", "--folder"], ["--out", "m.v2", "--format=bundle"]],
+)
+def test_places_without_a_known_ending_that_are_bundles(argv, tmp_path, capsys):
+    assert main(["export", "--workdir", str(tmp_path / "no_run"), *argv]) == 2
+    assert "no_run" in capsys.readouterr().err
 
 
 def test_half_precision_in_a_folder(run, tmp_path, capsys):
