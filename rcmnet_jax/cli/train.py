@@ -158,7 +158,7 @@ def _parse(argv: list[str]):
     try:
         rest = values(words)
     except (flags.Error, KeyError, AttributeError, TypeError, ValueError) as error:
-        raise UserError(_explain(error)) from error
+        raise UserError(_unknown_key(argv) or _explain(error)) from error
     if len(rest) > 1:
         raise UserError(f"argument {rest[1]!r} is not understood: see python train.py --help")
     if not values.workdir:
@@ -179,6 +179,33 @@ def _require_config_file(argv: list[str]) -> None:
             raise UserError(f"config file {file!r} does not exist: choose from {known or 'yours'}")
         return
     raise UserError("--config is missing: e.g. --config configs/synthetic.py")
+
+
+def _unknown_key(argv: list[str]) -> str | None:
+    """What the config has where an override names a key that it has not; None: they all exist."""
+    import ml_collections
+    from absl import flags
+    from ml_collections import config_flags
+
+    overrides = [word.lstrip("-").partition("=")[0] for word in argv if "-config." in word]
+    values = flags.FlagValues()
+    words = [word for word in ["train.py", *argv] if "-config." not in word]
+    config_flags.DEFINE_config_file("config", None, flag_values=values, sys_argv=words)
+    try:
+        values(words, known_only=True)
+    except (flags.Error, KeyError, AttributeError, TypeError, ValueError):
+        # The file itself cannot be read, which is what is to be told.
+        return None
+    for override in overrides:
+        part, (_, *keys) = values.config, override.split(".")
+        for depth, key in enumerate(keys):
+            where = ".".join(["config", *keys[:depth]])
+            if not isinstance(part, ml_collections.ConfigDict):
+                return f"there is no key {override}: {where} is a value"
+            if key not in part:
+                return f"there is no key {override}: {where} has {', '.join(sorted(part))}"
+            part = part[key]
+    return None
 
 
 def _explain(error: BaseException) -> str:

@@ -175,11 +175,17 @@ class Run:
             self.config.train.epochs,
             order.steps_per_epoch,
             order.batch_size,
-            f"going on from step {self.progress.step}" if self.progress.step else "from scratch",
+            self._begins(),
         )
         if jax.default_backend() != "cpu" and self.progress.epoch < self.config.train.epochs:
             # XLA times many kernels there, and the bar stands still meanwhile.
             logger.info("compiling: minutes at the first start, then kept for the next")
+
+    def _begins(self) -> str:
+        if self.progress.step:
+            return f"going on from step {self.progress.step}"
+        given = self.config.init.checkpoint
+        return f"from the weights of {given}" if given else "from scratch"
 
     def finish(self) -> dict[str, Any]:
         """Trains to the end and scores."""

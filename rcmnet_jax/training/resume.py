@@ -68,6 +68,7 @@ def restore_or_init(
         state, report = _take_weights(state, experiment.source, tuple(config.init.keep_fresh))
         meta["transfer"] = {"from": config.init.checkpoint, **report.to_dict()}
         logger.info("weights of %s:\n%s", config.init.checkpoint, report.table())
+        _tell_homeless(report, config.model.name)
     if config.init.batch_norm == "reestimate":
         state = _with_reestimated_statistics(state, experiment)
     return put_replicated(state, experiment.mesh), Progress()
@@ -84,6 +85,20 @@ def _tell_other_size(experiment: Experiment) -> None:
             before.width,
             now.height,
             now.width,
+        )
+
+
+def _tell_homeless(report: TransferReport, model: str) -> None:
+    """Weights of another kind of network fit, and yet were trained together with what is left."""
+    left = [path for path in report.unused if path.startswith("params/")]
+    homeless = [path for path in left if path not in report.fresh]
+    if homeless:
+        logger.warning(
+            "%d trained arrays have no place in a %s (%s, ...), and those that were copied were"
+            " trained together with them: is this the model that init.checkpoint holds?",
+            len(homeless),
+            model,
+            homeless[0],
         )
 
 

@@ -36,8 +36,9 @@ def test_a_config_file_that_is_not_there_is_told_with_those_that_are(train_error
 @pytest.mark.parametrize(
     ("argument", "told"),
     [
-        ("--config.optim.speed=1", "speed"),
-        ("--config.nothing=1", "nothing"),
+        ("--config.optim.speed=1", "no key config.optim.speed: config.optim has accumulate, "),
+        ("--config.nothing=1", "no key config.nothing: config has checkpoint, data, "),
+        ("--config.optim.momentum.no=1", "config.optim.momentum is a value"),
         ("--config.train.epochs=many", "many"),
         ("--config.train.epochs=1.5", "1.5"),
         ("--config.train.require_gpu=perhaps", "perhaps"),

@@ -193,7 +193,8 @@ def test_other_classes_need_a_fresh_classifier(finished, tmp_path, write_cell_fo
     assert train(config, tmp_path / "fresh")["steps"] == 1
 
 
-def test_another_size_is_said_and_tables_are_resized(cells, tmp_path, caplog):
+def test_another_size_and_another_network_are_said_and_tables_are_resized(cells, tmp_path, caplog):
+    caplog.set_level("INFO")
     changes = {"data.height": 64, "data.width": 64, "train.batch_size": 16}
     train(config_of(cells, "model=resnet18_m,epochs=1", **changes), tmp_path / "source")
     smaller = {"init.checkpoint": str(tmp_path / "source"), "init.trainable": ("head/.*",)}
@@ -204,6 +205,10 @@ def test_another_size_is_said_and_tables_are_resized(cells, tmp_path, caplog):
         "rel_height",
         "rel_width",
     }
+    assert f"from the weights of {tmp_path / 'source'}" in caplog.text
+    assert "have no place" not in caplog.text
+    train(config_of(cells, "epochs=1", **smaller), tmp_path / "without_attention")
+    assert "have no place in a resnet18 (params/bot/" in caplog.text
 
 
 def _leaves(tree):
