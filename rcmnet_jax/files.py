@@ -62,7 +62,8 @@ def require_folder(folder: Path, option: str = "--out") -> None:
         UserError: it, or a folder above it, is a file or may not be written to.
     """
     folder = folder.absolute()
-    existing = next(place for place in (folder, *folder.parents) if place.exists())
+    # `Path.exists` raises where one may not look.
+    existing = next(place for place in (folder, *folder.parents) if os.path.exists(place))
     if not existing.is_dir():
         raise UserError(f"{existing} is a file, no folder: choose another {option}")
     if not os.access(existing, os.W_OK | os.X_OK):

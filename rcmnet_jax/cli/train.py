@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import re
 import sys
 import traceback
 from pathlib import Path
@@ -187,9 +188,10 @@ def _unknown_key(argv: list[str]) -> str | None:
     from absl import flags
     from ml_collections import config_flags
 
-    overrides = [word.lstrip("-").partition("=")[0] for word in argv if "-config." in word]
+    is_override = re.compile("--?config[.]").match
+    overrides = [word.lstrip("-").partition("=")[0] for word in argv if is_override(word)]
     values = flags.FlagValues()
-    words = [word for word in ["train.py", *argv] if "-config." not in word]
+    words = ["train.py", *(word for word in argv if not is_override(word))]
     config_flags.DEFINE_config_file("config", None, flag_values=values, sys_argv=words)
     try:
         values(words, known_only=True)
