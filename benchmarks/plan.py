@@ -68,7 +68,7 @@ def cases(models, sizes, *, dtype: str, batches=(), gpu: bool = False) -> list[C
         Case(model, size, batch, dtype)
         for model in models
         for size in sizes
-        if size >= SMALLEST.get(model, 0)
+        if _fits(model, size)
         for batch in (batches or (usual[size],))
     ]
 
@@ -79,8 +79,12 @@ def left_out(models, sizes) -> list[str]:
         f"{model} at {size} pixels: it takes {SMALLEST[model]} at least"
         for model in models
         for size in sizes
-        if size < SMALLEST.get(model, 0)
+        if not _fits(model, size)
     ]
+
+
+def _fits(model: str, size: int) -> bool:
+    return size >= SMALLEST.get(model, 0)
 
 
 def sides(*, torch: bool, eager: bool = True, compiled: bool = True) -> tuple[str, ...]:

@@ -147,12 +147,10 @@ def _number(value: float | None) -> str:
 def _parse(argv: list[str]):
     """The config with its overrides, the workdir, and where the other processes are."""
     from absl import flags
-    from ml_collections import config_flags
 
     _require_config_file(argv)
-    values = flags.FlagValues()
     words = ["train.py", *argv]
-    config_flags.DEFINE_config_file("config", None, flag_values=values, sys_argv=words)
+    values = _config_flag(words)
     flags.DEFINE_string("workdir", None, "where the run is kept", flag_values=values)
     for flag in FLAGS:
         flags.DEFINE_string(flag, "", "of several processes", flag_values=values)
@@ -165,6 +163,16 @@ def _parse(argv: list[str]):
     if not values.workdir:
         raise UserError("--workdir is missing: name the folder for the run, e.g. checkpoints/mine")
     return values.config, Path(values.workdir), {flag: values[flag].value for flag in FLAGS}
+
+
+def _config_flag(words: list[str]):
+    """Flags that know ``--config`` and the overrides among the words."""
+    from absl import flags
+    from ml_collections import config_flags
+
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", None, flag_values=values, sys_argv=words)
+    return values
 
 
 def _require_config_file(argv: list[str]) -> None:
@@ -186,13 +194,11 @@ def _unknown_key(argv: list[str]) -> str | None:
     """What the config has where an override names a key that it has not; None: they all exist."""
     import ml_collections
     from absl import flags
-    from ml_collections import config_flags
 
     is_override = re.compile("--?config[.]").match
     overrides = [word.lstrip("-").partition("=")[0] for word in argv if is_override(word)]
-    values = flags.FlagValues()
     words = ["train.py", *(word for word in argv if not is_override(word))]
-    config_flags.DEFINE_config_file("config", None, flag_values=values, sys_argv=words)
+    values = _config_flag(words)
     try:
         values(words, known_only=True)
     except (flags.Error, KeyError, AttributeError, TypeError, ValueError):
