@@ -14,10 +14,10 @@ from benchmarks.plan import CLASSES, EPOCH_STEPS, FROZEN_EPOCHS, TASKS, Case
 from configs.base import base_config
 from rcmnet_jax.data.augment import Augmentation, standardize
 from rcmnet_jax.explain import grad_cam
+from rcmnet_jax.hosts.mesh import make_mesh, put_batch, put_replicated, replicated
 from rcmnet_jax.interop.torch import to_torch_state_dict
 from rcmnet_jax.models import create_model
 from rcmnet_jax.training.feed import STEPS_PER_DISPATCH
-from rcmnet_jax.training.mesh import make_mesh, put_batch, put_replicated, replicated
 from rcmnet_jax.training.optimizer import make_optimizer
 from rcmnet_jax.training.state import TrainState
 from rcmnet_jax.training.steps import Recipe, train_steps_on_device

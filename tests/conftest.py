@@ -20,8 +20,6 @@ os.environ.setdefault("RCMNET_COMPILE_CACHE", str(Path(tempfile.gettempdir(), "r
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.environ["RCMNET_COMPILE_CACHE"])
 # Tiny networks compile in less than the half second that the library would not store.
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-# A kept step is compiled past JAX's cache, which the tests live on; its own tests turn it on.
-os.environ.setdefault("RCMNET_STORED_STEP", "off")
 # A third of the compile time; the tests compute little.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
 os.environ.setdefault("MPLBACKEND", "agg")

@@ -39,7 +39,7 @@ def test_the_command_line_starts_without_jax_and_numpy():
 
 
 def test_the_first_step_waits_for_no_plotting_and_no_optimiser_of_scipy():
-    code = "import rcmnet_jax.training.loop, rcmnet_jax.training.protocol, sys; print(*sys.modules)"
+    code = "import rcmnet_jax.training.loop, rcmnet_jax.training.repeats, sys; print(*sys.modules)"
     assert not {"matplotlib", "scipy.optimize", "scipy.stats", "onnx"} & set(run_python(code))
 
 

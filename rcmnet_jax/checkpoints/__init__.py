@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from rcmnet_jax.checkpoints.bundle import read_bundle as read_bundle
 from rcmnet_jax.checkpoints.bundle import write_bundle as write_bundle
 from rcmnet_jax.checkpoints.digest import tree_sha256 as tree_sha256
+from rcmnet_jax.checkpoints.open_model import load_model as load_model
+from rcmnet_jax.checkpoints.open_model import load_run as load_run
 from rcmnet_jax.checkpoints.provenance import collect_provenance as collect_provenance
-from rcmnet_jax.checkpoints.restore import load_model as load_model
-from rcmnet_jax.checkpoints.restore import load_run as load_run
-from rcmnet_jax.checkpoints.restored import Restored as Restored
+from rcmnet_jax.inference.network import TrainedNetwork as TrainedNetwork
 
 if TYPE_CHECKING:
     from rcmnet_jax.checkpoints.store import CheckpointStore as CheckpointStore

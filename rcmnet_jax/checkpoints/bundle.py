@@ -22,10 +22,10 @@ from safetensors import SafetensorError
 
 from rcmnet_jax.checkpoints.container import CARD, GATE, RECORD, WEIGHTS, Container, write_container
 from rcmnet_jax.checkpoints.digest import tree_sha256
-from rcmnet_jax.checkpoints.restored import Restored, abstract_variables
 from rcmnet_jax.data.preprocess import Preprocess
 from rcmnet_jax.errors import CheckpointError, UserError
-from rcmnet_jax.evaluation.gate import Gate
+from rcmnet_jax.inference.gate import Gate
+from rcmnet_jax.inference.network import TrainedNetwork, abstract_variables
 from rcmnet_jax.models import create_model
 from rcmnet_jax.types import PyTree
 
@@ -42,7 +42,7 @@ def is_bundle(path: Path) -> bool:
 
 def write_bundle(
     path: str | Path,
-    restored: Restored,
+    restored: TrainedNetwork,
     *,
     card: str,
     record: Mapping[str, Any] | None = None,
@@ -100,7 +100,7 @@ def write_bundle(
     return digest
 
 
-def read_bundle(path: str | Path) -> Restored:
+def read_bundle(path: str | Path) -> TrainedNetwork:
     """Opens a bundle.
 
     Returns:
@@ -157,7 +157,7 @@ def _stored(path: tuple[str, ...], leaf: Any, precision: str) -> np.ndarray:
 
 def _restored(
     record: dict[str, Any], weights: dict[str, np.ndarray], gate_arrays: dict | None
-) -> Restored:
+) -> TrainedNetwork:
     preprocess = Preprocess.from_dict(record["preprocess"])
     options = {key: _bounded(key, value) for key, value in record["model"].items()}
     if any(convolutions > LONGEST_OPTION for convolutions, _ in options.get("stages", ())):
@@ -171,7 +171,7 @@ def _restored(
     own = ("model", "class_names", "preprocess", "normalization", "meta", "gate")
     extra = {key: value for key, value in record.items() if key not in own}
     mean, std = (_three(record["normalization"][key]) for key in ("mean", "std"))
-    return Restored(
+    return TrainedNetwork(
         model=model,
         variables=variables,
         class_names=class_names,

@@ -130,7 +130,7 @@ def _split(args: argparse.Namespace) -> int:
 
 
 def _synthetic(args: argparse.Namespace) -> int:
-    from rcmnet_jax.data.synthetic import write_synthetic_folder
+    from rcmnet_jax.synthetic import write_synthetic_folder
 
     try:
         directory = write_synthetic_folder(

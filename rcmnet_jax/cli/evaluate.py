@@ -81,7 +81,7 @@ def _score(args: argparse.Namespace) -> int:
     _check(args)
     options = _report_options(args)
     from rcmnet_jax.checkpoints import load_model
-    from rcmnet_jax.training.score_run import HomeImages, score_other_images, tell_test_access
+    from rcmnet_jax.scoring.run import HomeImages, score_other_images, tell_test_access
 
     restored = load_model(args.workdir)
     if not args.out and "bundle" in restored.meta:
@@ -134,9 +134,9 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _external(args: argparse.Namespace, restored, images, out: Path, options, common) -> int:
-    from rcmnet_jax.evaluation.report import write_json
-    from rcmnet_jax.training.external import all_options, parse_option
-    from rcmnet_jax.training.score_external import score_external
+    from rcmnet_jax.evaluation.results import write_json
+    from rcmnet_jax.scoring.adaptations import all_options, parse_option
+    from rcmnet_jax.scoring.other_lab import score_external
 
     found = score_external(
         restored,
@@ -216,7 +216,7 @@ def _compare(args: argparse.Namespace) -> int:
         print(f"all seeds:\n{over_seeds.table()}")
         found["over_seeds"] = over_seeds.to_dict()
     if args.out:
-        from rcmnet_jax.evaluation.report import write_json
+        from rcmnet_jax.evaluation.results import write_json
 
         write_json(args.out / "comparison.json", found if len(found) > 1 else comparison.to_dict())
     return OK

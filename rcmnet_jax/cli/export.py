@@ -77,7 +77,7 @@ def _export(format_name: str, args: argparse.Namespace, restored, data):
         "citation": args.citation,
     }
     if format_name == "bundle":
-        from rcmnet_jax.export.bundle import export_bundle
+        from rcmnet_jax.export.to_bundle import export_bundle
 
         settings = {"precision": args.precision, "folder": args.folder}
         return export_bundle(restored, args.out, **settings, **common)

@@ -12,8 +12,8 @@ from rcmnet_jax.cli.exit_codes import CRASHED, INTERRUPTED, OK, STOPPED, USER_ER
 from rcmnet_jax.cli.logs import configure_logging
 from rcmnet_jax.cli.signals import sigterm_ends
 from rcmnet_jax.errors import UserError
+from rcmnet_jax.hosts.join import FLAGS, Hosts, join_hosts
 from rcmnet_jax.runtime import collect_garbage_seldom, configure_runtime, use_huge_pages
-from rcmnet_jax.training.hosts import FLAGS, Hosts, join_hosts
 
 USAGE = """\
 usage: python train.py --config FILE[:ARGUMENTS] --workdir DIR [--config.KEY=VALUE ...]
@@ -94,12 +94,8 @@ def _status(hosts: Hosts, config, workdir: Path) -> int:
 
 
 def _train(config, workdir: Path, *, tell: bool) -> int:
-    from rcmnet_jax.training.program_store import load_ahead
-
-    # Beside the other imports: it is what a second start waits for.
-    load_ahead(config)
     from rcmnet_jax.training.loop import Interrupted, train
-    from rcmnet_jax.training.protocol import is_protocol, run_protocol
+    from rcmnet_jax.training.repeats import is_protocol, run_protocol
 
     try:
         if is_protocol(config):

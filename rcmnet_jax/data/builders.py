@@ -23,7 +23,7 @@ import tensorflow_datasets as tfds
 from rcmnet_jax.data.audit import Audit, AuditRow
 from rcmnet_jax.data.audit.findings import PBC_CLASSES
 from rcmnet_jax.data.sources import Source
-from rcmnet_jax.data.sources.files import SourceFile
+from rcmnet_jax.data.sources.source_file import SourceFile
 from rcmnet_jax.data.storage import disk_full_is_an_error, make_directory, require_space
 from rcmnet_jax.data.threads import ordered_map, progress_bar
 from rcmnet_jax.errors import DataError

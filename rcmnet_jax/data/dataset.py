@@ -23,7 +23,7 @@ RECORD_VERSION = "1.0.0"
 
 @dataclasses.dataclass(frozen=True)
 class SyntheticOptions:
-    """What `synthetic_smear` draws; see `rcmnet_jax.data.synthetic`.
+    """What `synthetic_smear` draws; see `rcmnet_jax.synthetic`.
 
     Attributes:
         kind: "pbc" (eight classes) or "cart" (two).
@@ -212,8 +212,8 @@ def prepare_dataset(
 def _prepare_synthetic(
     home: Path, options: SyntheticOptions, progress: bool, workers: int | None
 ) -> CellDataset:
-    from rcmnet_jax.data.synthetic import write_synthetic_folder
-    from rcmnet_jax.data.synthetic.folder import DRAWING_VERSION
+    from rcmnet_jax.synthetic import write_synthetic_folder
+    from rcmnet_jax.synthetic.draw_folder import DRAWING_VERSION
 
     digest = hashlib.sha256(repr((options, DRAWING_VERSION)).encode()).hexdigest()[:16]
     images = home / f"images-{digest}"

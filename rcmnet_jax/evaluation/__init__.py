@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from rcmnet_jax.evaluation.plots import plot_curves as plot_curves
     from rcmnet_jax.evaluation.plots import plot_per_class as plot_per_class
     from rcmnet_jax.evaluation.plots import plot_reliability as plot_reliability
-    from rcmnet_jax.evaluation.report import write_evaluation as write_evaluation
+    from rcmnet_jax.evaluation.results import write_evaluation as write_evaluation
 
 _LAZY = {
     "SeedsComparison": "over_seeds",
@@ -44,7 +44,7 @@ _LAZY = {
     "plot_curves": "plots",
     "plot_per_class": "plots",
     "plot_reliability": "plots",
-    "write_evaluation": "report",
+    "write_evaluation": "results",
 }
 
 

@@ -15,8 +15,7 @@ from matplotlib.ticker import FuncFormatter, PercentFormatter
 from rcmnet_jax.errors import DataError
 from rcmnet_jax.evaluation import scores
 from rcmnet_jax.evaluation.calibration import reliability_bins
-from rcmnet_jax.evaluation.curves import plot_curves as plot_curves
-from rcmnet_jax.evaluation.figure import (
+from rcmnet_jax.evaluation.canvas import (
     BLUE,
     GREY,
     INK,
@@ -29,6 +28,7 @@ from rcmnet_jax.evaluation.figure import (
     save,
     short_names,
 )
+from rcmnet_jax.evaluation.curves import plot_curves as plot_curves
 from rcmnet_jax.evaluation.intervals import Proportion
 from rcmnet_jax.evaluation.selective import risk_coverage
 

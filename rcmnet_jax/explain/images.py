@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from rcmnet_jax.data.preprocess import Preprocess, decode_image, inspect_and_decode
-from rcmnet_jax.data.sources.files import MAX_FILE_BYTES
 from rcmnet_jax.data.sources.folders import walk
+from rcmnet_jax.data.sources.source_file import MAX_FILE_BYTES
 from rcmnet_jax.data.threads import ordered_map
 from rcmnet_jax.errors import BadImageError, DataError
 

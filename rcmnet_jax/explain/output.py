@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from rcmnet_jax.evaluation.report import write_json
+from rcmnet_jax.evaluation.results import write_json
 from rcmnet_jax.explain.images import ReadImages
-from rcmnet_jax.explain.pictures import (
+from rcmnet_jax.explain.map_figures import (
     grid_picture,
     map_picture,
     shown_overlay,
@@ -40,7 +40,7 @@ def write_explanation(
       read: the images.
       runs: at least one network, each with maps of all images.
       settings: how the maps were made, told on the page.
-      scores: by network's name, from `rcmnet_jax.explain.scores`.
+      scores: by network's name, from `rcmnet_jax.explain.map_scores`.
       synthetic: the cells are drawn, which the page then says.
 
     Raises:

@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rcmnet_jax.checkpoints.restore import Restored
+from rcmnet_jax.checkpoints.open_model import TrainedNetwork
 from rcmnet_jax.errors import UserError
 from rcmnet_jax.explain.explainer import Explained, Explainer
 from rcmnet_jax.explain.flags import MapFacts, map_facts
 from rcmnet_jax.explain.images import CellImage
-from rcmnet_jax.training.predict import softmax
+from rcmnet_jax.inference.predictor import softmax
 from rcmnet_jax.types import Variables
 
 
@@ -33,7 +33,7 @@ class RunMaps:
     """
 
     name: str
-    restored: Restored
+    restored: TrainedNetwork
     explainer: Explainer
     pixels_NxHxWx3: np.ndarray
     explained: Explained
@@ -74,7 +74,7 @@ class RunMaps:
 
 def explain_run(
     name: str,
-    restored: Restored,
+    restored: TrainedNetwork,
     images: Sequence[CellImage],
     *,
     class_ids: np.ndarray | None = None,
@@ -109,7 +109,7 @@ def explain_run(
     )
 
 
-def class_id(restored: Restored, wanted: str) -> int:
+def class_id(restored: TrainedNetwork, wanted: str) -> int:
     """A class by name or number.
 
     Raises:
@@ -129,7 +129,7 @@ def class_id(restored: Restored, wanted: str) -> int:
 _FRESH = 0x5EED
 
 
-def fresh_variables(restored: Restored, *, seed: int = 0) -> Variables:
+def fresh_variables(restored: TrainedNetwork, *, seed: int = 0) -> Variables:
     """The network's variables before any training, other ones than the run itself began with."""
     size = (1, restored.preprocess.height, restored.preprocess.width, 3)
     init = jax.jit(lambda key: restored.model.init(key, jnp.zeros(size), train=False))
@@ -137,6 +137,6 @@ def fresh_variables(restored: Restored, *, seed: int = 0) -> Variables:
     return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
 
 
-def untrained(restored: Restored, *, seed: int = 0) -> Restored:
+def untrained(restored: TrainedNetwork, *, seed: int = 0) -> TrainedNetwork:
     """The same network with the same classes and preprocessing, before any training."""
     return dataclasses.replace(restored, variables=fresh_variables(restored, seed=seed), step=0)

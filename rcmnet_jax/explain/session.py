@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from rcmnet_jax.checkpoints.restore import Restored, load_run
-from rcmnet_jax.evaluation.report import write_json
+from rcmnet_jax.checkpoints.open_model import TrainedNetwork, load_run
+from rcmnet_jax.evaluation.results import write_json
 from rcmnet_jax.explain.boxes import BoxTable, read_boxes
 from rcmnet_jax.explain.explainer import Explainer
 from rcmnet_jax.explain.images import (
@@ -21,15 +21,15 @@ from rcmnet_jax.explain.images import (
     read_images,
 )
 from rcmnet_jax.explain.localisation import compare_localisation
-from rcmnet_jax.explain.output import unique_names, write_explanation
-from rcmnet_jax.explain.run_maps import RunMaps, class_id, explain_run, untrained
-from rcmnet_jax.explain.scores import (
+from rcmnet_jax.explain.map_scores import (
     faithfulness_scores,
     localisation_of,
     localisation_scores,
     randomisation_scores,
 )
-from rcmnet_jax.training.score_run import split_of_run
+from rcmnet_jax.explain.output import unique_names, write_explanation
+from rcmnet_jax.explain.run_maps import RunMaps, class_id, explain_run, untrained
+from rcmnet_jax.scoring.run import split_of_run
 
 # One untrained network may point at the middle by luck.
 UNTRAINED_SEEDS = (0, 1, 2)
@@ -149,7 +149,9 @@ def explain(request: Request) -> Done:
     return Done(read, tuple(runs), scores)
 
 
-def _references(request: Request, restored: Sequence[Restored]) -> tuple[list[Reference], bool]:
+def _references(
+    request: Request, restored: Sequence[TrainedNetwork]
+) -> tuple[list[Reference], bool]:
     """The images asked for, and whether they are drawn."""
     if request.part is None:
         class_names = {name for r in restored for name in r.class_names}

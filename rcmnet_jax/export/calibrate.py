@@ -5,19 +5,21 @@ from typing import Any
 
 import numpy as np
 
-from rcmnet_jax.checkpoints.restored import Restored
 from rcmnet_jax.errors import DataError
 from rcmnet_jax.evaluation.calibration import (
     apply_temperature,
     expected_calibration_error,
     fit_temperature,
 )
-from rcmnet_jax.evaluation.gate import ACCEPT, NOT_A_CELL, REVIEW, fit_gate
 from rcmnet_jax.export.run_data import RunData
-from rcmnet_jax.prediction.engine import Engine, Outputs
+from rcmnet_jax.inference.engine import Engine, Outputs
+from rcmnet_jax.inference.gate import ACCEPT, NOT_A_CELL, REVIEW, fit_gate
+from rcmnet_jax.inference.network import TrainedNetwork
 
 
-def calibrate(restored: Restored, data: RunData, engine: Engine) -> tuple[Restored, dict[str, Any]]:
+def calibrate(
+    restored: TrainedNetwork, data: RunData, engine: Engine
+) -> tuple[TrainedNetwork, dict[str, Any]]:
     """The network with its temperature and gate, and what they do to the parts.
 
     Statistics are of the training part, temperature and thresholds of the validation part; the
@@ -53,7 +55,7 @@ def calibrate(restored: Restored, data: RunData, engine: Engine) -> tuple[Restor
     return fitted, facts
 
 
-def _facts(restored: Restored, outputs: Outputs, labels: np.ndarray) -> dict[str, Any]:
+def _facts(restored: TrainedNetwork, outputs: Outputs, labels: np.ndarray) -> dict[str, Any]:
     """Counts of a part by status, and its calibration error before and after."""
     assert restored.temperature is not None
     assert restored.gate is not None

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rcmnet_jax.checkpoints.restored import Restored
 from rcmnet_jax.evaluation.intervals import wilson
-from rcmnet_jax.evaluation.report import split_note
+from rcmnet_jax.evaluation.results import split_note
+from rcmnet_jax.inference.network import TrainedNetwork
 
 PAPER = (
     "L. Zhang et al., A deep learning model assists CAR-T therapy for leukemia, 2022, arXiv"
@@ -23,20 +23,20 @@ DATA_SOURCES = {
 NO_LICENCE = "Not stated by who exported this model: ask before you pass it on."
 
 
-def licence_text(restored: Restored, licence: str | None) -> str:
+def licence_text(restored: TrainedNetwork, licence: str | None) -> str:
     """What the exporter says, and the terms of the images where they are known."""
     images = DATA_SOURCES.get(restored.meta["data"]["name"], ("", ""))[0]
     return " ".join(text for text in (licence or NO_LICENCE, images) if text)
 
 
-def citation_text(restored: Restored, citation: str | None) -> str:
+def citation_text(restored: TrainedNetwork, citation: str | None) -> str:
     """Network, images, and what the exporter adds."""
     images = DATA_SOURCES.get(restored.meta["data"]["name"], ("", ""))[1]
     return "\n".join(text for text in (citation, PAPER, images) if text)
 
 
 def model_card(
-    restored: Restored, facts: Mapping[str, Any] | None, record: Mapping[str, Any]
+    restored: TrainedNetwork, facts: Mapping[str, Any] | None, record: Mapping[str, Any]
 ) -> str:
     """Markdown, filled from the run.
 
@@ -70,7 +70,7 @@ def _use() -> str:
     )
 
 
-def _network_rows(restored: Restored, record: Mapping[str, Any]) -> list[tuple[str, Any]]:
+def _network_rows(restored: TrainedNetwork, record: Mapping[str, Any]) -> list[tuple[str, Any]]:
     options = {k: v for k, v in restored.meta["config"]["model"].items() if k != "name"}
     size = restored.preprocess
     return [
@@ -83,7 +83,7 @@ def _network_rows(restored: Restored, record: Mapping[str, Any]) -> list[tuple[s
     ]
 
 
-def _data_rows(restored: Restored) -> list[tuple[str, Any]]:
+def _data_rows(restored: TrainedNetwork) -> list[tuple[str, Any]]:
     data, split = restored.meta["data"], restored.meta["split"]
     counts = ", ".join(
         f"{part} {sum(by_class.values()) if isinstance(by_class, dict) else by_class}"
@@ -99,7 +99,7 @@ def _data_rows(restored: Restored) -> list[tuple[str, Any]]:
     ]
 
 
-def _scores(restored: Restored, facts: Mapping[str, Any] | None) -> str:
+def _scores(restored: TrainedNetwork, facts: Mapping[str, Any] | None) -> str:
     lines = []
     if restored.meta["data"]["synthetic"]:
         lines.append("Measured on drawn cells: this says nothing about real ones.\n")
@@ -125,7 +125,7 @@ def _scores(restored: Restored, facts: Mapping[str, Any] | None) -> str:
     return "\n".join([*lines, _rows(head, rows)])
 
 
-def _limits(restored: Restored, facts: Mapping[str, Any] | None) -> str:
+def _limits(restored: TrainedNetwork, facts: Mapping[str, Any] | None) -> str:
     text = (
         "It was not tried on other laboratories, stains, microscopes or patients beyond its split."
         " Every image gets one of the classes above, whatever it shows; "
@@ -153,7 +153,7 @@ def _limits(restored: Restored, facts: Mapping[str, Any] | None) -> str:
     return text + _rows(("part", "accept", "review", "not a cell", "accepted and right"), rows)
 
 
-def _preprocessing(restored: Restored) -> str:
+def _preprocessing(restored: TrainedNetwork) -> str:
     size = restored.preprocess
     mean, std = (", ".join(f"{v:.6f}" for v in values) for values in (restored.mean, restored.std))
     return (
@@ -164,7 +164,7 @@ def _preprocessing(restored: Restored) -> str:
     )
 
 
-def _provenance_rows(restored: Restored) -> list[tuple[str, Any]]:
+def _provenance_rows(restored: TrainedNetwork) -> list[tuple[str, Any]]:
     provenance = restored.meta["provenance"]
     git, device = provenance.get("git") or {}, provenance.get("device") or {}
     packages = ", ".join(f"{k} {v}" for k, v in provenance.get("packages", {}).items())

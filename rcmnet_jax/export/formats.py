@@ -11,18 +11,18 @@ import numpy as np
 from jax import export
 
 import rcmnet_jax
-from rcmnet_jax.checkpoints.restored import Restored
 from rcmnet_jax.errors import UserError
 from rcmnet_jax.export.card import citation_text, licence_text
 from rcmnet_jax.export.parity import Parity, compare_logits
 from rcmnet_jax.export.run_data import RunData
 from rcmnet_jax.files import replacing
+from rcmnet_jax.inference.engine import Engine
+from rcmnet_jax.inference.network import TrainedNetwork
 from rcmnet_jax.interop.torch import from_torch_state_dict, to_torch_state_dict
-from rcmnet_jax.prediction.engine import Engine
 
 
 def export_onnx(
-    restored: Restored, out: Path, *, data: RunData | None, batch_size: int = 64, **texts: Any
+    restored: TrainedNetwork, out: Path, *, data: RunData | None, batch_size: int = 64, **texts: Any
 ) -> Parity:
     """Writes an ONNX file, run by ONNX Runtime on the test part before.
 
@@ -66,7 +66,7 @@ def export_onnx(
 
 
 def export_stablehlo(
-    restored: Restored, out: Path, *, data: RunData | None, batch_size: int = 64, **texts: Any
+    restored: TrainedNetwork, out: Path, *, data: RunData | None, batch_size: int = 64, **texts: Any
 ) -> Parity:
     """Writes a StableHLO file, run through its serialised form on the test part before.
 
@@ -90,7 +90,7 @@ def export_stablehlo(
 
 
 def export_torch(
-    restored: Restored, out: Path, *, data: RunData | None, batch_size: int = 64, **texts: Any
+    restored: TrainedNetwork, out: Path, *, data: RunData | None, batch_size: int = 64, **texts: Any
 ) -> Parity:
     """Writes a PyTorch state dict, read back and asked on the test part before.
 
@@ -122,7 +122,11 @@ def export_torch(
 
 
 def describe(
-    restored: Restored, parity: Parity, *, licence: str | None = None, citation: str | None = None
+    restored: TrainedNetwork,
+    parity: Parity,
+    *,
+    licence: str | None = None,
+    citation: str | None = None,
 ) -> dict[str, Any]:
     """What a file says about itself: how to feed it, what its numbers mean, that it was checked."""
     return {
@@ -145,6 +149,6 @@ def describe(
     }
 
 
-def _in_float32(restored: Restored) -> Restored:
+def _in_float32(restored: TrainedNetwork) -> TrainedNetwork:
     """The network computing in float32, as the exports do; the check compares with that."""
     return dataclasses.replace(restored, model=restored.model.clone(dtype=jnp.float32))

@@ -7,11 +7,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from rcmnet_jax.checkpoints.restored import Restored
 from rcmnet_jax.errors import UserError
 from rcmnet_jax.evaluation.calibration import apply_temperature
 from rcmnet_jax.export.run_data import RunData
-from rcmnet_jax.prediction.engine import Engine
+from rcmnet_jax.inference.engine import Engine
+from rcmnet_jax.inference.network import TrainedNetwork
 
 # Largest difference of a probability that counts as the same network.
 TOLERANCE = 1e-4
@@ -66,7 +66,7 @@ class Parity:
         )
 
 
-def check_images(restored: Restored, data: RunData | None) -> tuple[str, Any, np.ndarray]:
+def check_images(restored: TrainedNetwork, data: RunData | None) -> tuple[str, Any, np.ndarray]:
     """What to compare on: (part, pixels, rows), the test part if there is one."""
     if data is not None:
         for part in ("test", "val"):
@@ -79,7 +79,7 @@ def check_images(restored: Restored, data: RunData | None) -> tuple[str, Any, np
 
 
 def compare_logits(
-    restored: Restored,
+    restored: TrainedNetwork,
     logits_of: LogitsOf,
     data: RunData | None,
     engine: Engine,

@@ -4,11 +4,11 @@ import dataclasses
 
 import numpy as np
 
-from rcmnet_jax.checkpoints.restored import Restored
 from rcmnet_jax.data.cache import load_pixels
 from rcmnet_jax.data.dataset import CellDataset
 from rcmnet_jax.data.splits import Split
-from rcmnet_jax.training.score_run import split_of_run
+from rcmnet_jax.inference.network import TrainedNetwork
+from rcmnet_jax.scoring.run import split_of_run
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -35,7 +35,7 @@ class RunData:
 
 
 def open_run_data(
-    restored: Restored, *, source: str | None = None, data_dir: str | None = None
+    restored: TrainedNetwork, *, source: str | None = None, data_dir: str | None = None
 ) -> RunData:
     """Opens the images that a network was trained on.
 

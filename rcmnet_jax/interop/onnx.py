@@ -13,8 +13,8 @@ import numpy as np
 import onnx
 
 import rcmnet_jax
-from rcmnet_jax.checkpoints.restored import Restored
 from rcmnet_jax.errors import UserError
+from rcmnet_jax.inference.network import TrainedNetwork
 from rcmnet_jax.interop.onnx_graph import Graph, Tree, norm_scale_and_shift
 from rcmnet_jax.models.alexnet import AlexNet
 from rcmnet_jax.models.bot import relative_offsets
@@ -26,7 +26,7 @@ from rcmnet_jax.models.vgg import VGG19
 Size = tuple[int, int, int]
 
 
-def to_onnx(restored: Restored) -> onnx.ModelProto:
+def to_onnx(restored: TrainedNetwork) -> onnx.ModelProto:
     """An ONNX model of a network.
 
     Input ``image``: uint8 (N, H, W, 3), as `decode_image` gives them. Outputs ``logits`` and
@@ -61,7 +61,7 @@ def to_onnx(restored: Restored) -> onnx.ModelProto:
     )
 
 
-def _standardized(graph: Graph, restored: Restored) -> str:
+def _standardized(graph: Graph, restored: TrainedNetwork) -> str:
     """uint8 (N, H, W, 3) to standardised float32 (N, 3, H, W)."""
     x = graph.op("Cast", "image", to=onnx.TensorProto.FLOAT)
     x = graph.op("Div", x, graph.constant(255.0))

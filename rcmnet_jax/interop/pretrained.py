@@ -16,10 +16,10 @@ import numpy as np
 from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from rcmnet_jax.checkpoints.restore import load_model
-from rcmnet_jax.checkpoints.restored import Restored, abstract_variables
+from rcmnet_jax.checkpoints.open_model import load_model
 from rcmnet_jax.data.preprocess import Preprocess
 from rcmnet_jax.errors import CheckpointError
+from rcmnet_jax.inference.network import TrainedNetwork, abstract_variables
 from rcmnet_jax.interop.names import Entry, model_entries, some
 from rcmnet_jax.interop.torch import without_prefix, without_prefixes
 from rcmnet_jax.interop.torch_files import TorchFile, is_torch_file, read_torch_file
@@ -34,7 +34,7 @@ LEFT_OVER = "torch"
 
 def open_weights(
     path: str | Path, *, model_name: str, model: nn.Module, preprocess: Preprocess
-) -> Restored:
+) -> TrainedNetwork:
     """Weights for ``init.checkpoint``.
 
     Args:
@@ -56,7 +56,7 @@ def open_weights(
     shapes = abstract_variables(model, preprocess)
     variables, absent = _matched(file, model_name, shapes)
     mean, std = normalization_of(file.metadata)
-    return Restored(
+    return TrainedNetwork(
         model=model,
         variables=variables,
         class_names=(),

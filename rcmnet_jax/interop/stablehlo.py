@@ -21,10 +21,10 @@ import jax
 import jax.numpy as jnp
 from jax import export
 
-from rcmnet_jax.checkpoints.restored import Restored
 from rcmnet_jax.data.augment import standardize
 from rcmnet_jax.errors import CheckpointError
 from rcmnet_jax.files import replacing
+from rcmnet_jax.inference.network import TrainedNetwork
 
 PLATFORMS = ("cpu", "cuda")
 PROGRAM, META = "model.jax_export", "meta.json"
@@ -32,7 +32,7 @@ PROGRAM, META = "model.jax_export", "meta.json"
 _TIMESTAMP = (1980, 1, 1, 0, 0, 0)
 
 
-def to_stablehlo(restored: Restored) -> export.Exported:
+def to_stablehlo(restored: TrainedNetwork) -> export.Exported:
     """The network as a program from uint8 images (N, H, W, 3) to ``logits`` and ``probabilities``.
 
     Note:

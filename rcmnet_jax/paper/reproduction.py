@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from rcmnet_jax.errors import ConfigError, TrainingError, UserError
 from rcmnet_jax.paper.collect import collect
 from rcmnet_jax.paper.estimate import estimate_seconds, seconds_per_image, spoken
+from rcmnet_jax.paper.pages import write_report
 from rcmnet_jax.paper.plan import PROTOCOLS, PlannedRun, Request, find_configs, make_plan
-from rcmnet_jax.paper.report import write_report
 from rcmnet_jax.training.inputs import open_dataset, split_dataset
 from rcmnet_jax.training.loop import train
 

@@ -8,4 +8,4 @@ verdicts = classifier.predict_files(["a.jpg", "b.jpg"])
 from rcmnet_jax.prediction.classifier import Classifier as Classifier
 from rcmnet_jax.prediction.classifier import Verdicts as Verdicts
 from rcmnet_jax.prediction.classifier import open_classifier as open_classifier
-from rcmnet_jax.prediction.folder import predict_folder as predict_folder
+from rcmnet_jax.prediction.predict_folder import predict_folder as predict_folder

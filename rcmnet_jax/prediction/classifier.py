@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from rcmnet_jax.checkpoints.digest import tree_sha256
-from rcmnet_jax.checkpoints.restore import load_model
-from rcmnet_jax.checkpoints.restored import Restored
+from rcmnet_jax.checkpoints.open_model import load_model
 from rcmnet_jax.data.preprocess import decode_image
 from rcmnet_jax.data.threads import ordered_map
 from rcmnet_jax.errors import BadImageError, DataError
 from rcmnet_jax.evaluation.calibration import apply_temperature
-from rcmnet_jax.prediction.engine import Engine, Outputs
+from rcmnet_jax.inference.engine import Engine, Outputs
+from rcmnet_jax.inference.network import TrainedNetwork
 
 # A single-cell image is some 15 kB. Anything this large is not one, and is not read into memory.
 LARGEST_FILE = 64 * 2**20
@@ -69,7 +69,7 @@ class Classifier:
       batch_size: images a call.
     """
 
-    def __init__(self, restored: Restored, *, batch_size: int = 64):
+    def __init__(self, restored: TrainedNetwork, *, batch_size: int = 64):
         self.restored = restored
         self.engine = Engine(restored, batch_size=batch_size)
         self.weights_sha256 = tree_sha256(restored.variables)

@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from rcmnet_jax.evaluation.gate import ACCEPT, NOT_A_CELL, REVIEW, STATUSES
 from rcmnet_jax.evaluation.intervals import wilson
+from rcmnet_jax.inference.gate import ACCEPT, NOT_A_CELL, REVIEW, STATUSES
 
 ERYTHROBLASTS = frozenset({"erythroblast", "normoblast", "nrbc", "nucleated red cell"})
 PLATELETS = frozenset({"platelet", "thrombocyte", "plt"})

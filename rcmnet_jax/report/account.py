@@ -7,15 +7,15 @@ from typing import Any
 import jax
 import numpy as np
 
+from rcmnet_jax.checkpoints.open_model import TrainedNetwork
 from rcmnet_jax.checkpoints.provenance import collect_provenance
-from rcmnet_jax.checkpoints.restore import Restored
 from rcmnet_jax.checkpoints.store import tree_sha256
 from rcmnet_jax.data.audit import ThoroughAudit, look_closer, shrink
-from rcmnet_jax.evaluation.report import split_note
-from rcmnet_jax.training.score_run import Scored
+from rcmnet_jax.evaluation.results import split_note
+from rcmnet_jax.scoring.run import Scored
 
 
-def provenance_section(restored: Restored, scored: Scored, command: str) -> dict[str, Any]:
+def provenance_section(restored: TrainedNetwork, scored: Scored, command: str) -> dict[str, Any]:
     """Hashes of data, split and weights, versions and devices of training and of now."""
     meta = restored.meta
     return {
@@ -71,7 +71,7 @@ def _audit(scored: Scored, pixels: Any, part_of: Mapping[str, str], told: str) -
     return look_closer(audit, audit.kept, small, part_of, told)
 
 
-def run_section(restored: Restored, workdir: Path, scored: Scored) -> dict[str, Any]:
+def run_section(restored: TrainedNetwork, workdir: Path, scored: Scored) -> dict[str, Any]:
     """The network in numbers."""
     meta, config = restored.meta, restored.meta["config"]
     return {
@@ -90,7 +90,9 @@ def run_section(restored: Restored, workdir: Path, scored: Scored) -> dict[str, 
     }
 
 
-def model_card(restored: Restored, scored: Scored, content: Mapping[str, Any]) -> dict[str, list]:
+def model_card(
+    restored: TrainedNetwork, scored: Scored, content: Mapping[str, Any]
+) -> dict[str, list]:
     """Headings and sentences (Mitchell et al. 2019), nothing that the run does not show."""
     recorded, run, data = restored.meta["config"], content["run"], content["data"]
     optim, train = recorded["optim"], recorded["train"]

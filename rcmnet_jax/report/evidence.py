@@ -15,7 +15,7 @@ from rcmnet_jax.evaluation.metrics import evaluate_predictions
 from rcmnet_jax.evaluation.predictions import Predictions, read_predictions
 from rcmnet_jax.evaluation.selective import apply_review, review_threshold, risk_coverage
 from rcmnet_jax.evaluation.subgroups import subgroup_table
-from rcmnet_jax.training.score_run import Scored
+from rcmnet_jax.scoring.run import Scored
 
 
 def score_section(scored: Scored, class_names: Sequence[str], samples: int) -> dict[str, Any]:

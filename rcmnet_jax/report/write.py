@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rcmnet_jax.checkpoints.restore import Restored
+from rcmnet_jax.checkpoints.open_model import TrainedNetwork
 from rcmnet_jax.errors import UserError
 from rcmnet_jax.evaluation.metrics import percent_floor
-from rcmnet_jax.evaluation.report import write_json
+from rcmnet_jax.evaluation.results import write_json
 from rcmnet_jax.html import write_page
-from rcmnet_jax.report import account, evidence, pictures
+from rcmnet_jax.report import account, evidence, report_figures
 from rcmnet_jax.report.claim import checklist
 from rcmnet_jax.report.columns import subgroup_columns
-from rcmnet_jax.training.score_run import Scored
+from rcmnet_jax.scoring.run import Scored
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +53,7 @@ class ReportOptions:
 
 
 def write_report(
-    restored: Restored,
+    restored: TrainedNetwork,
     scored: Scored,
     pixels: Any,
     validation: Scored | None,
@@ -90,12 +90,12 @@ def write_report(
         restored, scored, pixels, validation, workdir, part_of, parts_told, options, extra
     )
     errors = content["errors"]
-    worst, layer = pictures.worst_errors(restored, scored, pixels, errors[: options.worst])
+    worst, layer = report_figures.worst_errors(restored, scored, pixels, errors[: options.worst])
     content["worst"] = {"shown": [error["file"] for error in worst], "layer": layer}
     content["claim"] = checklist(content)
     drawn = {
-        "figures": pictures.figures(scored, restored.class_names, workdir, content),
-        "cells": pictures.matrix_cells(scored, restored.class_names),
+        "figures": report_figures.figures(scored, restored.class_names, workdir, content),
+        "cells": report_figures.matrix_cells(scored, restored.class_names),
         "worst": worst,
     }
     start = str(out / f"{scored.part}_report")
@@ -126,7 +126,7 @@ def _number(value: float | None, digits: int = 4) -> str:
 
 
 def _content(
-    restored: Restored,
+    restored: TrainedNetwork,
     scored: Scored,
     pixels: Any,
     validation: Scored | None,

@@ -11,7 +11,6 @@ import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from rcmnet_jax.checkpoints.restored import Restored
 from rcmnet_jax.data.augment import Augmentation
 from rcmnet_jax.data.dataset import CellDataset
 from rcmnet_jax.data.on_demand import OnDemandPixels
@@ -20,11 +19,12 @@ from rcmnet_jax.data.preprocess import Preprocess
 from rcmnet_jax.data.splits import Split
 from rcmnet_jax.data.statistics import channel_statistics
 from rcmnet_jax.errors import ConfigError
+from rcmnet_jax.hosts.mesh import make_mesh, require_divisible
+from rcmnet_jax.inference.network import TrainedNetwork
 from rcmnet_jax.interop.pretrained import open_weights
 from rcmnet_jax.models import create_model
 from rcmnet_jax.training.config_checks import check_values
 from rcmnet_jax.training.inputs import open_dataset, open_pixels, split_dataset
-from rcmnet_jax.training.mesh import make_mesh, require_divisible
 from rcmnet_jax.training.optimizer import make_optimizer, make_schedule
 from rcmnet_jax.training.state import initializer
 from rcmnet_jax.training.steps import Recipe
@@ -71,7 +71,7 @@ class Experiment:
     schedule: optax.Schedule
     mesh: Mesh
     unfreezing: dict[str, int]
-    source: Restored | None = None
+    source: TrainedNetwork | None = None
 
     @property
     def total_steps(self) -> int:
@@ -210,7 +210,7 @@ def _trainable(
     return None if len(paths) == len(jax.tree.leaves(params)) else paths
 
 
-def _open_source(config, model: nn.Module, preprocess: Preprocess) -> Restored | None:
+def _open_source(config, model: nn.Module, preprocess: Preprocess) -> TrainedNetwork | None:
     """The weights that ``init.checkpoint`` names: a run, a bundle or a PyTorch file."""
     if not config.init.checkpoint:
         return None

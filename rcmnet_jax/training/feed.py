@@ -8,8 +8,8 @@ import numpy as np
 from rcmnet_jax.data.batches import BatchSource, HostBatches, StreamBatches, process_share
 from rcmnet_jax.data.on_demand import OnDemandPixels
 from rcmnet_jax.data.order import filled_up
+from rcmnet_jax.hosts.mesh import put_batch, put_replicated
 from rcmnet_jax.training.experiment import Experiment
-from rcmnet_jax.training.mesh import put_batch, put_replicated
 
 # On an accelerator a call of the compiled step costs the host more than the device; on CPU the
 # loop around several steps gains nothing and compiles longer.

@@ -14,8 +14,8 @@ import numpy as np
 import tqdm
 
 from rcmnet_jax.data.batches import prefetch
+from rcmnet_jax.hosts.mesh import put_batch, put_replicated
 from rcmnet_jax.training.experiment import Experiment
-from rcmnet_jax.training.mesh import put_batch, put_replicated
 from rcmnet_jax.transfer.frozen_features import pooled_features, why_not_constant
 from rcmnet_jax.types import Variables
 

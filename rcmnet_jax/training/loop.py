@@ -20,24 +20,17 @@ import numpy as np
 from rcmnet_jax.checkpoints.provenance import collect_provenance
 from rcmnet_jax.data.splits import write_split_csv
 from rcmnet_jax.errors import TrainingError
+from rcmnet_jax.hosts.mesh import put_replicated, replicated
+from rcmnet_jax.hosts.stop import StopRequest
 from rcmnet_jax.training.experiment import Experiment, build_experiment
 from rcmnet_jax.training.feed import Feed
 from rcmnet_jax.training.frozen import frozen_features
 from rcmnet_jax.training.log import open_log
-from rcmnet_jax.training.mesh import put_replicated, replicated
-from rcmnet_jax.training.program_store import (
-    network_path,
-    remember_programs,
-    step_path,
-    store_folder,
-)
 from rcmnet_jax.training.resume import restore_or_init
 from rcmnet_jax.training.saving import Saver
-from rcmnet_jax.training.scoring import Scorer, is_better
 from rcmnet_jax.training.steps import Recipe, train_step, train_steps_on_device
-from rcmnet_jax.training.stopping import StopRequest
-from rcmnet_jax.training.stored_program import StoredStep
-from rcmnet_jax.training.workdir import (
+from rcmnet_jax.training.validation import Scorer, is_better
+from rcmnet_jax.workdir.workdir import (
     locked_workdir,
     require_same_config,
     require_same_processes,
@@ -103,9 +96,6 @@ class Run:
             workdir / "checkpoints", keep=self.config.checkpoint.keep, resources=resources
         )
         self._steps: dict[Recipe, Callable] = {}
-        # Now, since it may be on disk: a thread loads it while the state is restored or drawn.
-        self._store = store_folder()
-        self._prepare_step(experiment.recipe_of_epoch(0), self.config.data.cache == "device")
         self.state, self.progress = restore_or_init(experiment, self.saver.last, self.meta, workdir)
         self.saver.best.drop_after(self.progress.step)
         finished = self.progress.epoch >= self.config.train.epochs
@@ -113,9 +103,6 @@ class Run:
         self._save_seconds = 0.0 if features is None else SECONDS_BETWEEN_SAVES
         self.scorer = Scorer(experiment, workdir, features.watched if features else None)
         self.feed = Feed(experiment, features.train if features else None)
-        if features is not None:
-            # The classifier's step alone: compiled in a moment.
-            self._steps, self._store = {}, None
         self.key = put_replicated(jax.random.key(self.config.seed), experiment.mesh)
         self._statistics = put_replicated(experiment.recipe.statistics, experiment.mesh)
         # Of all steps at once: asked for one by one, each would wait for the step that runs.
@@ -146,16 +133,7 @@ class Run:
 
             # Said, so that a restored state is placed as a trained one and compiles the same.
             shardings = replicated(self.experiment.mesh)
-            if self._store is None:
-                self._steps[recipe] = jax.jit(step, donate_argnums=0, out_shardings=shardings)
-            else:
-                path = step_path(self._store, self.experiment, recipe, kind.__name__)
-                self._steps[recipe] = StoredStep(step, shardings, path)
-                # Only the first is what a start waits for.
-                if len(self._steps) == 1:
-                    model, image = self.experiment.model, self.experiment.input_shape
-                    initial = network_path(self._store, "init", model, image)
-                    remember_programs([initial, path], self.config)
+            self._steps[recipe] = jax.jit(step, donate_argnums=0, out_shardings=shardings)
         return self._steps[recipe]
 
     def announce(self) -> None:

@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rcmnet_jax.checkpoints.restored import Restored
 from rcmnet_jax.checkpoints.store import CheckpointStore
 from rcmnet_jax.data.augment import standardize
 from rcmnet_jax.errors import CheckpointError
+from rcmnet_jax.hosts.mesh import put_replicated
+from rcmnet_jax.inference.network import TrainedNetwork
 from rcmnet_jax.training.experiment import Experiment
-from rcmnet_jax.training.mesh import put_replicated
 from rcmnet_jax.training.progress import Progress
 from rcmnet_jax.training.state import TrainState, create_train_state
 from rcmnet_jax.transfer.batch_norm import reestimate_batch_stats
@@ -103,7 +103,7 @@ def _tell_homeless(report: TransferReport, model: str) -> None:
 
 
 def _take_weights(
-    state: TrainState, source: Restored, keep_fresh: tuple[str, ...]
+    state: TrainState, source: TrainedNetwork, keep_fresh: tuple[str, ...]
 ) -> tuple[TrainState, TransferReport]:
     """A fresh state with the weights of another run."""
     fresh = {"params": state.params, "batch_stats": state.batch_stats}

@@ -1,6 +1,7 @@
 """Everything that training changes, in one tree."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +10,6 @@ from flax import linen as nn
 from flax.training import train_state
 
 from rcmnet_jax.models.formulation import plainly
-from rcmnet_jax.training.program_store import network_program
-from rcmnet_jax.training.stored_program import Jitted
 from rcmnet_jax.transfer.freezing import part_params
 from rcmnet_jax.types import PyTree, Variables
 
@@ -34,7 +33,7 @@ class TrainState(train_state.TrainState):
 
 
 @functools.lru_cache(maxsize=8)
-def initializer(model: nn.Module, input_shape: tuple[int, ...]) -> Jitted:
+def initializer(model: nn.Module, input_shape: tuple[int, ...]) -> Any:
     """From a random key to fresh variables, or to their shapes (``eval_shape``), compiled.
 
     One function for each network and shape: tracing a network takes about a second, and a run
@@ -53,7 +52,7 @@ def initializer(model: nn.Module, input_shape: tuple[int, ...]) -> Jitted:
     # Twenty random draws of different shapes take XLA's CPU compiler 27 s at full optimisation and
     # 6 s at this level, measured beside other work; they run once.
     options = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
-    return network_program(init, "init", model, input_shape, compiler_options=options)
+    return jax.jit(init, compiler_options=options)
 
 
 def create_train_state(

@@ -18,9 +18,9 @@ import safetensors.numpy
 
 from rcmnet_jax.checkpoints import load_model, read_bundle, tree_sha256, write_bundle
 from rcmnet_jax.checkpoints.bundle import in_precision, read_card
-from rcmnet_jax.checkpoints.restored import Restored
 from rcmnet_jax.data.preprocess import Preprocess
 from rcmnet_jax.errors import CheckpointError, UserError
+from rcmnet_jax.inference.network import TrainedNetwork
 from rcmnet_jax.models import create_model
 from rcmnet_jax.prediction import open_classifier
 from tests.models.noise import noise_variables
@@ -35,9 +35,9 @@ def network_of():
     return model, noise_variables(model, (1, 32, 32, 3))
 
 
-def restored_of() -> Restored:
+def restored_of() -> TrainedNetwork:
     model, variables = network_of()
-    return Restored(
+    return TrainedNetwork(
         model=model,
         variables=jax.tree.map(np.copy, variables),
         class_names=("a", "b", "ç"),

@@ -38,7 +38,7 @@ def test_it_names_its_images_and_their_licence(network):
 
 @pytest.mark.slow
 def test_it_scores_what_its_card_says(tmp_path, network):
-    from rcmnet_jax.training.score_run import score_part
+    from rcmnet_jax.scoring.run import score_part
 
     source = SHARED / "data" / "pbc"
     if not source.is_dir():

@@ -195,7 +195,7 @@ from pathlib import Path
 import jax, jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from rcmnet_jax.checkpoints import CheckpointStore, tree_sha256
-from rcmnet_jax.training.mesh import make_mesh, put_replicated
+from rcmnet_jax.hosts.mesh import make_mesh, put_replicated
 
 action, directory, devices = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
 assert jax.device_count() == devices

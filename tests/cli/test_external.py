@@ -9,8 +9,8 @@ import pytest
 from rcmnet_jax.checkpoints import load_run
 from rcmnet_jax.cli.main import main
 from rcmnet_jax.errors import UserError
-from rcmnet_jax.training.external import OtherLab, all_options, distort, option_name, parse_option
-from rcmnet_jax.training.score_run import HomeImages
+from rcmnet_jax.scoring.adaptations import OtherLab, all_options, distort, option_name, parse_option
+from rcmnet_jax.scoring.run import HomeImages
 
 
 @pytest.fixture(scope="module")

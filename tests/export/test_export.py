@@ -11,12 +11,12 @@ import pytest
 from rcmnet_jax.checkpoints import load_model
 from rcmnet_jax.checkpoints.bundle import read_card
 from rcmnet_jax.cli.main import main
-from rcmnet_jax.evaluation.gate import STATUSES
 from rcmnet_jax.export.parity import Parity, ParityError, compare_logits
+from rcmnet_jax.inference.engine import Engine
+from rcmnet_jax.inference.gate import STATUSES
 from rcmnet_jax.interop.torch import to_torch_state_dict
 from rcmnet_jax.interop.torch_files import read_torch_file
 from rcmnet_jax.prediction import open_classifier
-from rcmnet_jax.prediction.engine import Engine
 from rcmnet_jax.training.loop import train
 from tests.training.runs import config_of, saved_arrays
 

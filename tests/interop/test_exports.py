@@ -9,10 +9,10 @@ import jax
 import numpy as np
 import pytest
 
-from rcmnet_jax.checkpoints.restored import Restored
 from rcmnet_jax.data.preprocess import Preprocess
 from rcmnet_jax.errors import CheckpointError, UserError
 from rcmnet_jax.evaluation.calibration import apply_temperature
+from rcmnet_jax.inference.network import TrainedNetwork
 from rcmnet_jax.interop.stablehlo import read_stablehlo, to_stablehlo, write_stablehlo
 from rcmnet_jax.models import create_model
 from tests.models.noise import noise_variables
@@ -38,11 +38,13 @@ CASES = {
 }
 
 
-def restored_of(name, size, options) -> Restored:
+def restored_of(name, size, options) -> TrainedNetwork:
     model = create_model(name, 3, **options)
     variables = noise_variables(model, (1, *size, 3))
     mean, std = (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)
-    return Restored(model, variables, ("a", "b", "c"), Preprocess(*size), mean, std, 0, {}, 1.5)
+    return TrainedNetwork(
+        model, variables, ("a", "b", "c"), Preprocess(*size), mean, std, 0, {}, 1.5
+    )
 
 
 @pytest.fixture(scope="module", params=CASES)

@@ -2,10 +2,7 @@
 
 import csv
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +13,8 @@ from rcmnet_jax.cli.main import main
 from rcmnet_jax.data.preprocess import decode_image
 from rcmnet_jax.errors import BadImageError, DataError, UserError
 from rcmnet_jax.prediction import open_classifier, predict_folder
+from rcmnet_jax.prediction.prediction_table import Partial
 from rcmnet_jax.prediction.summary import role_of, summarize, summary_table
-from rcmnet_jax.prediction.table import Partial
 
 BUNDLE = Path(__file__).parents[1] / "checkpoints" / "bundles" / "format1.rcmnet"
 
@@ -255,32 +252,3 @@ class TestDifferential:
     )
     def test_roles_by_name(self, name, role):
         assert role_of(name) == role
-
-
-def test_a_second_prediction_takes_the_kept_program_and_says_the_same(folder, tmp_path):
-    """In processes of one CPU device, as users have them; only there programs are kept."""
-    kept = tmp_path / "cache" / "steps"
-    ours = ("JAX_NUM_CPU_DEVICES", "RCMNET_STORED_STEP")
-    before = {name: value for name, value in os.environ.items() if name not in ours}
-    cache = {"JAX_COMPILATION_CACHE_DIR": str(kept.parent)}
-
-    def table(name: str, **environment: str) -> bytes:
-        out = tmp_path / f"{name}.csv"
-        predict = ("predict", "--model", BUNDLE, "--images", folder / "blue", "--out", out)
-        subprocess.run(
-            [sys.executable, "-m", "rcmnet_jax", *predict],
-            env={**before, **cache, **environment},
-            check=True,
-            capture_output=True,
-        )
-        return out.read_bytes()
-
-    plain = table("plain", RCMNET_STORED_STEP="off")
-    assert not kept.exists()
-    first = table("first")
-    (program,) = kept.iterdir()
-    os.utime(program, (1, 1))
-    assert table("second") == first == plain
-    # It was read: the newest are kept.
-    assert [program] == list(kept.iterdir())
-    assert program.stat().st_mtime > 1

@@ -14,8 +14,8 @@ from rcmnet_jax.cli.main import main
 from rcmnet_jax.errors import UserError
 from rcmnet_jax.report import ReportOptions
 from rcmnet_jax.report.claim import ITEMS, NO, YES
-from rcmnet_jax.report.pictures import layer_with_room
-from rcmnet_jax.training.score_run import HomeImages
+from rcmnet_jax.report.report_figures import layer_with_room
+from rcmnet_jax.scoring.run import HomeImages
 
 SECTIONS = {
     *("scores", "confusion", "worst", "calibration", "review", "subgroups"),

@@ -21,7 +21,7 @@ import numpy as np
 from rcmnet_jax.data.audit.findings import Finding, find_oddities
 from rcmnet_jax.data.preprocess import inspect_and_decode
 from rcmnet_jax.data.sources import Source
-from rcmnet_jax.data.sources.files import SourceFile
+from rcmnet_jax.data.sources.source_file import SourceFile
 from rcmnet_jax.data.threads import ordered_map, progress_bar
 from rcmnet_jax.errors import BadImageError, DataError
 from rcmnet_jax.files import write_text

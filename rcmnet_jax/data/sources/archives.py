@@ -7,8 +7,8 @@ import zipfile
 import zlib
 from pathlib import Path
 
-from rcmnet_jax.data.sources.files import MAX_FILE_BYTES, IgnoredFile, SourceFile, is_text
 from rcmnet_jax.data.sources.folders import Entry, sort_into_classes
+from rcmnet_jax.data.sources.source_file import MAX_FILE_BYTES, IgnoredFile, SourceFile, is_text
 from rcmnet_jax.errors import BadImageError, DataError
 
 # A zip entry that inflates more than this many times is a zip bomb; images inflate 1-20 times.

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from rcmnet_jax.data.sources.files import IgnoredFile, SourceFile, is_text
+from rcmnet_jax.data.sources.source_file import IgnoredFile, SourceFile, is_text
 from rcmnet_jax.errors import DataError
 
 SPLIT_FOLDERS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})

@@ -6,7 +6,7 @@ import io
 import re
 from pathlib import Path, PurePosixPath
 
-from rcmnet_jax.data.sources.files import SourceFile, is_text
+from rcmnet_jax.data.sources.source_file import SourceFile, is_text
 from rcmnet_jax.errors import DataError
 
 REQUIRED_COLUMNS = ("file", "label")

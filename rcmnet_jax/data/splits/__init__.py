@@ -1,11 +1,11 @@
 """Who trains, who validates, who tests. Nothing here imports jax or tensorflow_datasets."""
 
-from rcmnet_jax.data.splits.files import read_split_csv as read_split_csv
-from rcmnet_jax.data.splits.files import write_split_csv as write_split_csv
 from rcmnet_jax.data.splits.folds import make_folds as make_folds
 from rcmnet_jax.data.splits.folds import make_leave_one_group_out as make_leave_one_group_out
 from rcmnet_jax.data.splits.make import PROTOCOLS as PROTOCOLS
 from rcmnet_jax.data.splits.make import make_split as make_split
-from rcmnet_jax.data.splits.table import DROPPED as DROPPED
-from rcmnet_jax.data.splits.table import PARTS as PARTS
-from rcmnet_jax.data.splits.table import Split as Split
+from rcmnet_jax.data.splits.split_csv import read_split_csv as read_split_csv
+from rcmnet_jax.data.splits.split_csv import write_split_csv as write_split_csv
+from rcmnet_jax.data.splits.split_table import DROPPED as DROPPED
+from rcmnet_jax.data.splits.split_table import PARTS as PARTS
+from rcmnet_jax.data.splits.split_table import Split as Split

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from rcmnet_jax.data.splits.grouping import assign_groups
-from rcmnet_jax.data.splits.table import Split, SplitTable, check_fractions, take
+from rcmnet_jax.data.splits.split_table import Split, SplitTable, check_fractions, take
 from rcmnet_jax.errors import DataError
 
 

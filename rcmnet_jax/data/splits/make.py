@@ -21,7 +21,7 @@ from typing import Literal
 import numpy as np
 
 from rcmnet_jax.data.splits.grouping import assign_groups
-from rcmnet_jax.data.splits.table import Split, SplitTable, check_fractions, take
+from rcmnet_jax.data.splits.split_table import Split, SplitTable, check_fractions, take
 from rcmnet_jax.errors import DataError
 
 Protocol = Literal["strict", "paper"]

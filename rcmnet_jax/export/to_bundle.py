@@ -1,0 +1,106 @@
+"""From a training run to a portable bundle: calibrated, checked, described."""
+
+import dataclasses
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+
+from rcmnet_jax.checkpoints.bundle import in_precision, read_bundle, write_bundle
+from rcmnet_jax.checkpoints.provenance import collect_provenance
+from rcmnet_jax.export.calibrate import calibrate
+from rcmnet_jax.export.card import citation_text, licence_text, model_card
+from rcmnet_jax.export.parity import TOLERANCE, Parity, compare_logits
+from rcmnet_jax.export.run_data import RunData
+from rcmnet_jax.inference.engine import Engine
+from rcmnet_jax.inference.network import TrainedNetwork
+
+
+def export_bundle(
+    restored: TrainedNetwork,
+    out: Path,
+    *,
+    data: RunData | None,
+    precision: str = "float32",
+    folder: bool = False,
+    licence: str | None = None,
+    citation: str | None = None,
+    batch_size: int = 64,
+) -> Parity:
+    """Writes a bundle.
+
+    Args:
+      restored: the network, of a run or of another bundle.
+      out: the file, or the folder.
+      data: the run's images; without them temperature and thresholds stay as they are.
+      precision: float32 or float16, for the weights.
+      folder: write a folder.
+      licence: of the weights, as the exporter states it.
+      citation: to add to those of network and images.
+      batch_size: images a call.
+
+    Returns:
+      The agreement of the bundle's weights with the live ones; only measured for float16.
+    """
+    rounded = dataclasses.replace(restored, variables=in_precision(restored.variables, precision))
+    engine = Engine(rounded, batch_size=batch_size)
+    facts: Mapping[str, Any] | None = restored.meta.get("export", {}).get("facts")
+    if data is not None and len(data.rows("val")):
+        # On the rounded weights, which are those that will be asked.
+        rounded, facts = calibrate(rounded, data, engine)
+    parity = _written_and_read(rounded, restored, data, precision, batch_size)
+    record = {
+        "licence": licence_text(restored, licence),
+        "citation": citation_text(restored, citation),
+        "precision": precision,
+        "parity": {**parity.to_dict(), "line": parity.line()},
+        "exported_with": _portable(collect_provenance()),
+    }
+    meta = {**_portable(restored.meta), "export": {"facts": facts}}
+    rounded = dataclasses.replace(rounded, meta=meta)
+    card = model_card(rounded, facts, record)
+    write_bundle(out, rounded, card=card, record=record, precision=precision, folder=folder)
+    return parity
+
+
+def _written_and_read(
+    rounded: TrainedNetwork,
+    live: TrainedNetwork,
+    data: RunData | None,
+    precision: str,
+    batch_size: int,
+) -> Parity:
+    """Agreement of what a bundle gives back with the live network: a trial, thrown away."""
+    with tempfile.TemporaryDirectory() as directory:
+        trial = Path(directory, "trial.rcmnet")
+        write_bundle(trial, rounded, card="", precision=precision)
+        engine = Engine(read_bundle(trial), batch_size=batch_size)
+
+    def logits_of(pixels_NxHxWx3: np.ndarray) -> np.ndarray:
+        return engine.rows(pixels_NxHxWx3, np.arange(len(pixels_NxHxWx3))).logits
+
+    return compare_logits(
+        dataclasses.replace(live, temperature=rounded.temperature),
+        logits_of,
+        data,
+        Engine(live, batch_size=batch_size),
+        what="bundle",
+        # Rounding to half precision moves probabilities; by how much is measured and recorded.
+        tolerance=TOLERANCE if precision == "float32" else None,
+    )
+
+
+def _portable(value: Any) -> Any:
+    """The record without the folders of this machine: an absolute path becomes its last part."""
+    if isinstance(value, Mapping):
+        left_out = ("bundle", "platform")
+        kept = {key: _portable(item) for key, item in value.items() if key not in left_out}
+        # Where this machine keeps built data sets is of no use elsewhere, and no name for them.
+        return kept | ({"data_dir": ""} if "data_dir" in kept else {})
+    if isinstance(value, list | tuple):
+        return [_portable(item) for item in value]
+    if isinstance(value, str) and PurePath(value).is_absolute():
+        return PurePath(value).name
+    return value

@@ -1,0 +1,118 @@
+"""The report of a reproduction: one page, the tables as Markdown and CSV, the figures."""
+
+import datetime
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rcmnet_jax.checkpoints.provenance import collect_provenance
+from rcmnet_jax.evaluation.results import write_json
+from rcmnet_jax.files import replacing
+from rcmnet_jax.html import image_uri, write_page
+from rcmnet_jax.paper.collect import Results
+from rcmnet_jax.paper.figures import draw_figures, fits_on_paper
+from rcmnet_jax.paper.plan import PlannedRun, Request
+from rcmnet_jax.paper.tables import Table, make_tables
+
+
+def write_report(
+    request: Request,
+    runs: Sequence[PlannedRun],
+    results: Results,
+    failed: Sequence[str],
+    *,
+    figures: bool,
+) -> None:
+    """Writes ``report.html``, ``report.md``, ``tables/*.csv``, ``figures/`` and ``report.json``.
+
+    Args:
+      request: what was asked for.
+      runs: the plan.
+      results: what of it is done.
+      failed: a line for each run that could not be trained.
+      figures: draw them; Grad-CAM takes a minute.
+
+    Raises:
+      UserError: a file cannot be written.
+    """
+    out = request.out
+    tables = make_tables(request, results)
+    for table in tables:
+        _write_text(out / "tables" / f"{table.name}.csv", table.csv())
+    drawn = draw_figures(runs, results, out, request.protocols[0]) if figures else []
+    facts = _facts(request, runs, results)
+    _write_text(out / "report.md", _markdown(facts, tables, drawn, failed, out))
+    write_json(
+        out / "report.json",
+        {"facts": facts, "failed": list(failed), "runs": [_record(run, results) for run in runs]},
+    )
+    write_page(
+        out / "report.html",
+        "paper.html",
+        title="RCMNet, table by table",
+        facts=facts,
+        tables=tables,
+        figures=[(title, image_uri(np.asarray(fits_on_paper(path)))) for title, path in drawn],
+        failed=list(failed),
+    )
+
+
+def _facts(request: Request, runs: Sequence[PlannedRun], results: Results) -> list[tuple[str, str]]:
+    """What a reader must know before the first number."""
+    provenance = collect_provenance()
+    size = f"{request.size}x{request.size}" if request.size else "native (363x360, 384x384)"
+    done = len(results.metrics)
+    size = "64x64" if request.quick else size
+    return [
+        ("Paper", "Zhang et al. 2022, A deep learning model assists CAR-T therapy for leukemia"),
+        ("Images", "synthetic cells, drawn by the library" if request.quick else "yours"),
+        ("Eight-class set", request.pbc or "synthetic"),
+        ("Two-class set", request.cart or ("synthetic" if request.quick else "none given")),
+        ("Size", size),
+        ("Protocols", ", ".join(request.protocols)),
+        ("Seeds", str(request.seeds)),
+        ("Runs", f"{done} of {len(runs)} done"),
+        ("Split level", _levels(results)),
+        ("Device", f"{provenance['device']['kind']} x {provenance['device']['count']}"),
+        ("Date", datetime.datetime.now(datetime.UTC).date().isoformat()),
+    ]
+
+
+def _levels(results: Results) -> str:
+    notes = {content["split_note"].split(";")[0] for content in results.metrics.values()}
+    return "; ".join(sorted(notes)) or "no run is done"
+
+
+def _record(run: PlannedRun, results: Results) -> dict[str, Any]:
+    content = results.metrics.get((run.protocol, run.stage, run.model, run.seed))
+    return {
+        "protocol": run.protocol,
+        "stage": run.stage,
+        "model": run.model,
+        "seed": run.seed,
+        "workdir": str(run.workdir),
+        "accuracy": content and content["accuracy"],
+        "top5": content and content["top5"],
+    }
+
+
+def _markdown(
+    facts: Sequence[tuple[str, str]],
+    tables: Sequence[Table],
+    figures: Sequence[tuple[str, Path]],
+    failed: Sequence[str],
+    out: Path,
+) -> str:
+    lines = ["# RCMNet, table by table", ""]
+    lines += [f"- {name}: {value}" for name, value in facts]
+    lines += [f"- failed: {line}" for line in failed]
+    lines += ["", *(table.markdown() for table in tables)]
+    lines += [f"![{title}]({path.relative_to(out)})\n" for title, path in figures]
+    return "\n".join(lines)
+
+
+def _write_text(path: Path, text: str) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")

@@ -1,0 +1,147 @@
+"""The gate: distances that can be worked out by hand, thresholds that mean what they say."""
+
+import numpy as np
+import pytest
+
+from rcmnet_jax.errors import DataError
+from rcmnet_jax.inference.gate import (
+    ACCEPT,
+    NOT_A_CELL,
+    REVIEW,
+    Distances,
+    Gate,
+    fit_confidence,
+    fit_gate,
+)
+
+
+def two_classes(count: int, seed: int = 0):
+    """Features around (0, 0, ...) and (9, 0, ...), colours around grey, labels."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count) % 2
+    features = rng.standard_normal((count, 8)) + 9.0 * np.eye(8)[0] * labels[:, None]
+    return features, 0.5 + 0.1 * rng.standard_normal((count, 6)), labels
+
+
+@pytest.fixture(scope="module")
+def gate() -> Gate:
+    rng = np.random.default_rng(5)
+    features, colours, _ = two_classes(400, seed=1)
+    return fit_gate(
+        train=two_classes(2000),
+        val=(features, colours),
+        val_confidence=rng.uniform(0.5, 1, 400),
+        val_correct=rng.uniform(0, 1, 400) < 0.98,
+    )
+
+
+def test_a_distance_worked_out_by_hand():
+    # Two points a class, one apart from the mean along each axis: the covariance is the identity.
+    x = np.array([[1.0, 1], [-1, -1], [1, -1], [-1, 1]])
+    x = np.concatenate([x, x + 10])
+    labels = np.repeat([0, 1], 4)
+    distances = Distances.fit(x, labels, 0.0)
+    at = np.array([[0.0, 0], [3, 4], [10, 10], [10, 12]])
+    np.testing.assert_allclose(distances.of(at), np.array([0, 5, 0, 2]) / np.sqrt(2), atol=1e-5)
+
+
+def test_scale_and_correlation_of_the_features_do_not_matter():
+    features, _, labels = two_classes(500)
+    plain = Distances.fit(features, labels, 0.0).of(features[:50])
+    for seed in range(5):
+        turn = np.linalg.qr(np.random.default_rng(seed).standard_normal((8, 8)))[0]
+        # A thousand apart: the whitening is kept in float32, where this costs two of seven digits.
+        mixing = np.diag(np.logspace(-1.5, 1.5, 8)) @ turn
+        mixed = Distances.fit(features @ mixing, labels, 0.0).of(features[:50] @ mixing)
+        np.testing.assert_allclose(mixed, plain, rtol=1e-4)
+
+
+def test_validation_images_are_accepted_about_as_often_as_asked(gate):
+    features, colours, _ = two_classes(1000, seed=2)
+    score = gate.score(features, colours)
+    # Each of two distances is beyond its 98 % quantile for two in a hundred.
+    assert 0.01 < (score > 1).mean() < 0.08
+    assert (score > gate.not_a_cell).sum() == 0
+
+
+def test_what_is_unlike_training_is_no_cell(gate):
+    features, colours, _ = two_classes(50, seed=3)
+    sure = np.ones(50)
+    assert set(gate.status(gate.score(features + 40, colours), sure)) == {NOT_A_CELL}
+    # Either description suffices.
+    assert set(gate.status(gate.score(features, colours - 3), sure)) == {NOT_A_CELL}
+
+
+def test_each_status_has_its_reason(gate):
+    score = np.array([0.5, 0.5, 1.01, gate.not_a_cell * 1.01, gate.not_a_cell * 1.01])
+    confidence = np.array([1.0, gate.confidence - 0.01, 1.0, 1.0, 0.0])
+    expected = [ACCEPT, REVIEW, REVIEW, NOT_A_CELL, NOT_A_CELL]
+    assert gate.status(score, confidence).tolist() == expected
+
+
+def test_the_gate_survives_json_and_arrays(gate):
+    again = Gate.from_parts(gate.to_dict(), gate.arrays())
+    features, colours, _ = two_classes(20, seed=4)
+    np.testing.assert_array_equal(again.score(features, colours), gate.score(features, colours))
+    assert again.to_dict() == gate.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("values", "arrays"),
+    [
+        ({"version": 2}, {}),
+        ({"units": None}, {}),
+        ({"confidence": "high"}, {}),
+        ({}, {"colour/mean": None}),
+        ({}, {"colour/whitening": np.eye(5, dtype=np.float32)}),
+    ],
+)
+def test_a_gate_that_is_none_is_refused(gate, values, arrays):
+    arrays = {k: v for k, v in {**gate.arrays(), **arrays}.items() if v is not None}
+    with pytest.raises(DataError):
+        Gate.from_parts({**gate.to_dict(), **values}, arrays)
+
+
+def test_flat_features_and_missing_classes_do_not_divide_by_zero():
+    features, colours, labels = np.ones((20, 4)), np.ones((20, 6)), np.zeros(20, int)
+    gate = fit_gate(
+        train=(features, colours, labels),
+        val=(features, colours),
+        val_confidence=np.ones(20),
+        val_correct=np.ones(20, bool),
+    )
+    assert np.isfinite(gate.score(features, colours)).all()
+    assert (gate.score(features + 1, colours) > gate.not_a_cell).all()
+
+
+def test_no_images_is_an_error():
+    empty = np.empty((0, 4)), np.empty((0, 6))
+    with pytest.raises(DataError, match="none were given"):
+        fit_gate(
+            train=(*empty, np.empty(0)), val=empty, val_confidence=empty[0], val_correct=empty[0]
+        )
+
+
+class TestConfidence:
+    def test_the_lowest_that_reaches_the_target(self):
+        confidence = np.linspace(1, 0.01, 100)
+        correct = np.ones(100, bool)
+        correct[97:] = False
+        # 97 right, then errors: 97/98 = 0.9898 is below the target.
+        assert fit_confidence(confidence, correct) == confidence[96]
+
+    def test_all_right_accepts_all(self):
+        assert fit_confidence(np.array([0.9, 0.4, 0.7]), np.ones(3, bool)) == 0.4
+
+    def test_never_reviews_more_than_its_share(self):
+        confidence = np.linspace(0, 1, 1000)
+        threshold = fit_confidence(confidence, np.zeros(1000, bool))
+        assert (confidence < threshold).mean() <= 0.05
+
+    def test_ties_stand_or_fall_together(self):
+        confidence = np.array([0.9] * 50 + [0.8] * 50)
+        correct = np.array([True] * 75 + [False] * 25)
+        assert fit_confidence(confidence, correct) == 0.8
+
+    def test_none(self):
+        assert fit_confidence(np.empty(0), np.empty(0)) == 0.0
