@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "rcmnet_jax"
 # Leaves, importable from everywhere.
 COMMON = {"errors", "files", "logistic", "types", "runtime", "rcmnet_jax"}
-# The arrows of docs/decisions/0001: each room, and the rooms that it stands on. A room may also
+# The arrows of docs/decisions/0071: each room, and the rooms that it stands on. A room may also
 # import whatever those stand on.
 STANDS_ON = {
     "kernels": set(),
