@@ -5,13 +5,14 @@ import functools
 from collections.abc import Iterator
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh
 
+from rcmnet_jax.data.augment import standardize
 from rcmnet_jax.data.batches import prefetch, process_share
 from rcmnet_jax.hosts.mesh import make_mesh, put_batch, put_replicated, replicated
-from rcmnet_jax.training.steps import predict_step
 from rcmnet_jax.types import Variables
 
 # Batches that are asked for before the first of them is waited for.
@@ -95,6 +96,14 @@ class Predictor:
         for start in range(0, len(filled), size):
             batch = filled[start : start + size]
             yield process_share(batch, jax.process_index(), jax.process_count())
+
+
+def predict_step(
+    apply_fn, variables: Variables, image_BxHxWx3: jax.Array, *, mean, std
+) -> jax.Array:
+    """Logits (B, K) of uint8 images, standardised by ``mean`` and ``std`` (3,), not augmented."""
+    x_BxHxWx3 = standardize(image_BxHxWx3.astype(jnp.float32) / 255, mean, std)
+    return apply_fn(variables, x_BxHxWx3, train=False)
 
 
 def softmax(logits_NxK: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """How long a plan will take, from a few steps of each network on this machine."""
 
+import functools
 import time
 from collections.abc import Sequence
 
@@ -12,7 +13,7 @@ from rcmnet_jax.data.augment import Augmentation
 from rcmnet_jax.models import create_model
 from rcmnet_jax.paper.plan import PlannedRun
 from rcmnet_jax.training.state import create_train_state
-from rcmnet_jax.training.steps import Recipe, train_step
+from rcmnet_jax.training.steps import StepConfig, train_step
 
 STEPS = 3
 # Of a run besides its steps: opening data, compiling, scoring, writing. Measured at 15 to 30 s.
@@ -25,13 +26,12 @@ def seconds_per_image(run: PlannedRun) -> float:
     model = create_model(num_classes=8, **config.model.to_dict())
     shape = (config.train.batch_size, config.data.height, config.data.width, 3)
     state = create_train_state(jax.random.key(0), model, optax.sgd(1e-4), shape)
-    recipe = Recipe(mean=(0.5,) * 3, std=(0.25,) * 3, augmentation=Augmentation("dihedral"))
+    step_config = StepConfig(augmentation=Augmentation("dihedral"))
     batch = {
         "image": jnp.asarray(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)),
         "label": jnp.zeros(shape[0], jnp.int32),
-        "view": jnp.zeros(shape[0], jnp.int32),
     }
-    step = jax.jit(lambda state, batch, key: train_step(state, batch, key, recipe=recipe))
+    step = jax.jit(functools.partial(train_step, config=step_config))
     key = jax.random.key(0)
     state, metrics = step(state, batch, key)
     jax.block_until_ready(metrics)

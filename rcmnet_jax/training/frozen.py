@@ -50,10 +50,10 @@ def frozen_features(experiment: Experiment, variables: Variables) -> FrozenFeatu
     reason = _why_plain(experiment)
     if reason:
         # Silent where nothing is frozen at all, which is most runs.
-        if experiment.recipe.trainable is not None:
+        if experiment.step_config.trainable is not None:
             logger.info("every epoch runs the whole network: %s", reason)
         return None
-    views = experiment.recipe.augmentation.distinct_views
+    views = experiment.step_config.augmentation.distinct_views
     rows = experiment.split.indices("train")
     logger.info(
         "the backbone is frozen: features of %d images in %d %s are computed once, and only the"
@@ -73,7 +73,7 @@ def frozen_features(experiment: Experiment, variables: Variables) -> FrozenFeatu
 
 
 def _why_plain(experiment: Experiment) -> str:
-    config, recipe = experiment.config, experiment.recipe
+    config, step_config = experiment.config, experiment.step_config
     if config.eval.views != "one":
         return "the test part is watched in six views"
     if config.train.frozen_features == "never":
@@ -83,13 +83,13 @@ def _why_plain(experiment: Experiment) -> str:
     reason = why_not_constant(
         experiment.model,
         experiment.input_shape,
-        trainable=recipe.trainable,
-        frozen_norm=recipe.frozen_norm,
-        jitter=recipe.augmentation.jitters,
+        trainable=step_config.trainable,
+        frozen_norm=step_config.frozen_norm,
+        jitter=step_config.augmentation.jitters,
     )
     if reason:
         return reason
-    images = len(experiment.split.indices("train")) * recipe.augmentation.distinct_views
+    images = len(experiment.split.indices("train")) * step_config.augmentation.distinct_views
     needed = 4 * images * _feature_size(experiment)
     if needed > LARGEST_BYTES:
         return f"the features would take {needed / 2**30:.1f} GiB"
@@ -116,9 +116,10 @@ class _Extractor:
         mesh = experiment.mesh
         self._variables = put_replicated(variables, mesh)
         self._size = -(-BATCH_SIZE // mesh.size) * mesh.size
-        recipe = experiment.recipe
         self._pooled = jax.jit(
-            functools.partial(pooled_features, experiment.model, mean=recipe.mean, std=recipe.std)
+            functools.partial(
+                pooled_features, experiment.model, mean=experiment.mean, std=experiment.std
+            )
         )
 
     def __call__(self, rows: np.ndarray, view: int, what: str) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The training run: build, restore, epochs, and one scoring of the test part at the end.
+"""The training run: prepare, restore, feed, epochs, and one scoring of the test part at the end.
 
 A run is a pure function of its config and data. Batches depend on seed and step, randomness on
 seed and step, and dispatches start at multiples of their length within an epoch, so a run that is
@@ -20,15 +20,16 @@ import numpy as np
 from rcmnet_jax.checkpoints.provenance import collect_provenance
 from rcmnet_jax.data.splits import write_split_csv
 from rcmnet_jax.errors import TrainingError
-from rcmnet_jax.hosts.mesh import put_replicated, replicated
+from rcmnet_jax.hosts.mesh import put_replicated
 from rcmnet_jax.hosts.stop import StopRequest
 from rcmnet_jax.training.experiment import Experiment, build_experiment
 from rcmnet_jax.training.feed import Feed
 from rcmnet_jax.training.frozen import frozen_features
-from rcmnet_jax.training.log import open_log
-from rcmnet_jax.training.resume import restore_or_init
-from rcmnet_jax.training.saving import Saver
-from rcmnet_jax.training.steps import Recipe, train_step, train_steps_on_device
+from rcmnet_jax.training.log import RunLog, SilentLog, open_log
+from rcmnet_jax.training.resume import restore_or_init, saved_record
+from rcmnet_jax.training.saving import Progress, Saver
+from rcmnet_jax.training.state import TrainState
+from rcmnet_jax.training.steps import StepConfig, compile_step
 from rcmnet_jax.training.validation import Scorer, is_better
 from rcmnet_jax.workdir.workdir import (
     locked_workdir,
@@ -49,7 +50,7 @@ class Interrupted(Exception):
 
 
 def train(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, Any]:
-    """Trains, or goes on with, the run of a config in a folder.
+    """Trains, or resumes, the run of a config in a folder.
 
     Args:
       config: as ``configs/*.py`` return it.
@@ -57,7 +58,8 @@ def train(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, A
         end, the test scores.
 
     Returns:
-      ``best`` (metric, value, step, epoch) and, if scored, ``test`` as in test_metrics.json.
+      ``best`` (metric, value, step, epoch), ``steps`` and, if scored, ``test`` as in
+      test_metrics.json.
 
     Raises:
       UserError: anything in config, data or folder that the user can mend; see `rcmnet_jax.errors`.
@@ -71,228 +73,239 @@ def train(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, A
     ):
         require_same_config(config, workdir)
         require_same_processes(config)
-        run = Run(build_experiment(config), workdir, resources)
-        # Only now: a config that turned out to be wrong must not bind the folder.
-        if jax.process_index() == 0:
-            write_config(config, workdir)
-            write_split_csv(run.experiment.split, workdir / "split.csv")
-            run.announce()
-        return run.finish()
-
-
-class Run:
-    """One run in its folder, from restoring to the test scores.
-
-    Args:
-      experiment: what to train.
-      workdir: where to keep it.
-      resources: closes the files and threads of the run, however it ends.
-    """
-
-    def __init__(self, experiment: Experiment, workdir: Path, resources: contextlib.ExitStack):
-        self.experiment, self.workdir, self.config = experiment, workdir, experiment.config
-        self.meta = {**experiment.describe(), "provenance": collect_provenance()}
-        self.saver = Saver(
-            workdir / "checkpoints", keep=self.config.checkpoint.keep, resources=resources
-        )
-        self._steps: dict[Recipe, Callable] = {}
-        self.state, self.progress = restore_or_init(experiment, self.saver.last, self.meta, workdir)
-        self.saver.best.drop_after(self.progress.step)
-        finished = self.progress.epoch >= self.config.train.epochs
-        features = None if finished else frozen_features(experiment, self.state.eval_variables)
-        self._save_seconds = 0.0 if features is None else SECONDS_BETWEEN_SAVES
-        self.scorer = Scorer(experiment, workdir, features.watched if features else None)
-        self.feed = Feed(experiment, features.train if features else None)
-        self.key = put_replicated(jax.random.key(self.config.seed), experiment.mesh)
-        self._statistics = put_replicated(experiment.recipe.statistics, experiment.mesh)
-        # Of all steps at once: asked for one by one, each would wait for the step that runs.
-        rates_of = jax.jit(jax.vmap(experiment.schedule))
-        self._learning_rates = np.asarray(rates_of(np.arange(experiment.total_steps)))
-        self.log = resources.enter_context(
+        experiment = build_experiment(config, saved=saved_record(workdir))
+        meta = {**experiment.describe(), "provenance": collect_provenance()}
+        saver = Saver(workdir / "checkpoints", keep=config.checkpoint.keep, resources=resources)
+        state, progress = restore_or_init(experiment, saver.last, meta, workdir)
+        saver.best.drop_after(progress.step)
+        finished = progress.epoch >= config.train.epochs
+        features = None if finished else frozen_features(experiment, state.eval_variables)
+        feed = Feed(experiment, features.train if features else None)
+        scorer = Scorer(experiment, workdir, features.watched if features else None)
+        log = resources.enter_context(
             contextlib.closing(
                 open_log(
                     workdir,
-                    self.config.log,
-                    start_step=self.progress.step,
+                    config.log,
+                    start_step=progress.step,
                     total_steps=experiment.total_steps,
                     batch_size=experiment.order.batch_size,
                     synthetic=experiment.dataset.synthetic,
                 )
             )
         )
+        # Only now: a config that turned out to be wrong must not bind the folder.
+        if jax.process_index() == 0:
+            write_config(config, workdir)
+            write_split_csv(experiment.split, workdir / "split.csv")
+            _announce(experiment, state, progress, meta["provenance"]["device"])
+        epochs = Epochs(experiment, feed, scorer, saver, log, meta)
+        epochs.save_seconds = SECONDS_BETWEEN_SAVES if features else 0.0
+        epochs.run(state, progress)
+        summary: dict[str, Any] = {"best": progress.best, "steps": progress.step}
+        if config.eval.test_at_end and len(experiment.split.indices("test")):
+            summary["test"] = scorer.write_test(saver.best)
+        return summary
+
+
+class Epochs:
+    """The epochs of one run: training, validation, checkpoints and log.
+
+    Args:
+      experiment: what to train.
+      feed: delivers the batches.
+      scorer: scores the validation part.
+      saver: writes checkpoints.
+      log: takes the metrics.
+      meta: the record of every checkpoint.
+
+    Attributes:
+      save_seconds: least time between two checkpoints at the ends of epochs.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        feed: Feed,
+        scorer: Scorer,
+        saver: Saver,
+        log: RunLog | SilentLog,
+        meta: dict[str, Any],
+    ):
+        self._experiment, self._config, self._meta = experiment, experiment.config, meta
+        self._feed, self._scorer, self._saver, self._log = feed, scorer, saver, log
+        self.save_seconds = 0.0
         self._stop = StopRequest()
+        self._steps: dict[StepConfig, Callable] = {}
+        self._key = put_replicated(jax.random.key(self._config.seed), experiment.mesh)
+        self._inputs = put_replicated(experiment.step_inputs, experiment.mesh)
+        # Of all steps at once: asked for one by one, each would wait for the step that runs.
+        rates_of = jax.jit(jax.vmap(experiment.schedule))
+        self._learning_rates = np.asarray(rates_of(np.arange(experiment.total_steps)))
 
-    def _prepare_step(self, recipe: Recipe, on_device: bool) -> Callable:
-        """The donated, compiled step: one for the whole run, or for each stage of unfreezing."""
-        if recipe not in self._steps:
-            kind = train_steps_on_device if on_device else train_step
+    def run(self, state: TrainState, progress: Progress) -> None:
+        """Trains to the end, saving the state and the progress, which is updated in place.
 
-            def step(state, *arguments):
-                *others, given = arguments
-                return kind(state, *others, recipe=dataclasses.replace(recipe, **given))
-
-            # Said, so that a restored state is placed as a trained one and compiles the same.
-            shardings = replicated(self.experiment.mesh)
-            self._steps[recipe] = jax.jit(step, donate_argnums=0, out_shardings=shardings)
-        return self._steps[recipe]
-
-    def announce(self) -> None:
-        """Says on what, with what and from where the run goes."""
-        experiment, device = self.experiment, self.meta["provenance"]["device"]
-        dataset, order = experiment.dataset, experiment.order
-        weights = sum(leaf.size for leaf in jax.tree.leaves(self.state.params))
-        kind = "synthetic images" if dataset.synthetic else "images"
-        logger.info("device: %s x %d (%s)", device["backend"], device["count"], device["kind"])
-        logger.info(
-            "data: %s, %d %s, audit in %s", dataset.name, len(dataset), kind, dataset.audit_path
-        )
-        logger.info("%s", experiment.split.table())
-        logger.info("model: %s, %d parameters", self.config.model.name, weights)
-        logger.info(
-            "run: %d epochs of %d steps, batch %d, %s",
-            self.config.train.epochs,
-            order.steps_per_epoch,
-            order.batch_size,
-            self._begins(),
-        )
-        if jax.default_backend() != "cpu" and self.progress.epoch < self.config.train.epochs:
-            # XLA times many kernels there, and the bar stands still meanwhile.
-            logger.info("compiling: minutes at the first start, then kept for the next")
-
-    def _begins(self) -> str:
-        if self.progress.step:
-            return f"going on from step {self.progress.step}"
-        given = self.config.init.checkpoint
-        return f"from the weights of {given}" if given else "from scratch"
-
-    def finish(self) -> dict[str, Any]:
-        """Trains to the end and scores."""
+        Raises:
+          Interrupted: on SIGTERM, after saving.
+          TrainingError: loss or gradients that are not finite.
+        """
+        patience = self._config.train.early_stop
         with self._stop.by_sigterm():
-            epochs = self.config.train.epochs
-            while self.progress.epoch < epochs and not self._out_of_patience():
+            while progress.epoch < self._config.train.epochs and not (
+                patience and progress.epochs_without_better >= patience
+            ):
                 if self._stop.made:
-                    self._interrupt()
-                self._epoch()
-            self.saver.finish(self.state, self.progress, self.meta)
-        self.log.plot()
-        return self._summary()
+                    self._interrupt(state, progress)
+                state = self._train_epoch(state, progress)
+                self._validate(state, progress)
+                if self._saver.is_due(self.save_seconds):
+                    self._saver.save(state, progress, self._meta)
+            self._saver.finish(state, progress, self._meta)
+        self._log.plot()
 
-    def _epoch(self) -> None:
-        """The rest of the running epoch, its validation and its checkpoint."""
-        steps_per_epoch = self.experiment.order.steps_per_epoch
-        stop = (self.progress.epoch + 1) * steps_per_epoch
-        recipe = self.experiment.recipe_of_epoch(self.progress.epoch)
-        compiled_step = self._prepare_step(recipe, self.feed.on_device)
-        pending: dict[str, jax.Array] | None = None
-        for count, arguments in self.feed.dispatches(self.progress.step, stop):
-            given = self._given(count)
+    def _train_epoch(self, state: TrainState, progress: Progress) -> TrainState:
+        """The rest of the running epoch."""
+        stop = (progress.epoch + 1) * self._experiment.order.steps_per_epoch
+        step = self._compiled_step(progress.epoch)
+        pending: dict[str, jax.Array] = {}
+        for count, arguments in self._feed.dispatches(progress.step, stop):
+            rates = self._rates(progress.step)
+            inputs = dataclasses.replace(self._inputs, learning_rate=rates)
             # Nothing may be copied to or from the device by accident in here.
             with jax.transfer_guard("disallow"):
-                self.state, metrics = compiled_step(self.state, *arguments, self.key, given)
+                state, metrics = step(state, *arguments, self._key, inputs)
             # The previous dispatch's metrics are fetched while this one runs.
-            if pending is not None:
-                self._account(pending)
+            self._account(pending, progress)
             pending = metrics
-            self.progress.step += count
+            progress.step += count
             self._stop.look()
-            if self._save_is_due(stop):
-                self._account(pending)
-                pending = None
-                self._save()
+            within = progress.step < stop
+            every = self._config.checkpoint.every_steps
+            saves = within and every and progress.step % every == 0
+            if saves or (within and self._stop.made):
+                self._account(pending, progress)
+                pending = {}
+            if saves:
+                self._saver.save(state, progress, self._meta)
             # At its end the epoch is finished first, so that a checkpoint is within or between.
-            if self._stop.made and self.progress.step < stop:
-                if pending is not None:
-                    self._account(pending)
-                self._interrupt()
-        if pending is not None:
-            self._account(pending)
-        self._end_epoch()
+            if within and self._stop.made:
+                self._interrupt(state, progress)
+        self._account(pending, progress)
+        return state
 
-    def _given(self, count: int) -> dict[str, jax.Array]:
-        """What the next steps' recipe is given: the data's statistics and the learning rates."""
-        rates_S = self._learning_rates[self.progress.step :][:count]
-        rates = put_replicated(rates_S if self.feed.on_device else rates_S[0], self.experiment.mesh)
-        return {**self._statistics, "learning_rate": rates}
+    def _compiled_step(self, epoch: int) -> Callable:
+        """One program for the whole run, or for each stage of gradual unfreezing."""
+        config = self._experiment.step_config_at(epoch)
+        if config not in self._steps:
+            mesh, on_device = self._experiment.mesh, self._feed.on_device
+            self._steps[config] = compile_step(config, mesh, on_device=on_device)
+        return self._steps[config]
 
-    def _account(self, metrics: dict[str, jax.Array]) -> None:
+    def _rates(self, step: int) -> jax.Array:
+        """Learning rates of the next call: () for a single step, else (S,)."""
+        if not self._feed.on_device:
+            return put_replicated(self._learning_rates[step], self._experiment.mesh)
+        rates_S = self._learning_rates[step : step + self._feed.chunk]
+        padded = np.pad(rates_S, (0, self._feed.chunk - len(rates_S)))
+        return put_replicated(padded, self._experiment.mesh)
+
+    def _account(self, metrics: dict[str, jax.Array], progress: Progress) -> None:
         """Adds the metrics of finished steps to the epoch's sums and logs some."""
+        if not metrics:
+            return
         values = {name: np.atleast_1d(np.asarray(value)) for name, value in metrics.items()}
-        batch = self.experiment.order.batch_size
-        for loss, correct, norm in zip(
-            values["loss"], values["correct"], values["gradient_norm"], strict=True
-        ):
-            step = self.progress.accounted + 1
+        batch = self._experiment.order.batch_size
+        # The last call of an epoch may have taken fewer steps than it has room for.
+        for row in range(min(len(values["loss"]), progress.step - progress.accounted)):
+            loss, correct, norm = (
+                values[name][row].item() for name in ("loss", "correct", "gradient_norm")
+            )
+            step = progress.accounted + 1
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 self._refuse_non_finite(step, loss, norm)
-            self.progress.add(loss=float(loss), correct=int(correct), batch=batch)
-            if step % self.config.log.every_steps == 0:
-                row = {
-                    "train_loss": float(loss),
-                    "train_accuracy": float(correct) / batch,
-                    "gradient_norm": float(norm),
+            progress.add(loss=loss, correct=correct, batch=batch)
+            if step % self._config.log.every_steps == 0:
+                entry = {
+                    "train_loss": loss,
+                    "train_accuracy": correct / batch,
+                    "gradient_norm": norm,
                     "learning_rate": float(self._learning_rates[step - 1]),
                 }
-                self.log.write("step", step, step / self.experiment.order.steps_per_epoch, row)
-        self.log.step(self.progress.accounted)
+                self._log.write("step", step, step / self._experiment.order.steps_per_epoch, entry)
+        self._log.step(progress.accounted)
 
-    def _end_epoch(self) -> None:
-        scores = self.scorer.score(self.state, self.config.eval.watch)
-        epoch = self.progress.epoch + 1
+    def _validate(self, state: TrainState, progress: Progress) -> None:
+        """Ends the epoch: scores the watched part, remembers the best weights, logs."""
+        watch, metric = self._config.eval.watch, self._config.eval.metric
+        scores = self._scorer.score(state, watch)
         row = {
-            **self.progress.epoch_means(),
-            **{f"{self.config.eval.watch}_{name}": value for name, value in scores.items()},
-            "learning_rate": float(self._learning_rates[self.progress.step - 1]),
-            "images_per_second": self.log.images_per_second(self.progress.step),
+            **progress.epoch_means(),
+            **{f"{watch}_{name}": value for name, value in scores.items()},
+            "learning_rate": float(self._learning_rates[progress.step - 1]),
+            "images_per_second": self._log.images_per_second(progress.step),
         }
-        metric = self.config.eval.metric
         value = scores.get(metric)
-        self.progress.end_epoch()
-        if value is None or is_better(metric, value, self.progress.best):
-            self.progress.best = {
+        progress.end_epoch()
+        if value is None or is_better(metric, value, progress.best):
+            progress.best = {
                 "metric": metric,
                 "value": value,
-                "step": self.progress.step,
-                "epoch": epoch,
+                "step": progress.step,
+                "epoch": progress.epoch,
             }
-            self.progress.epochs_without_better = 0
-            best_meta = {**self.meta, "best": self.progress.best, self.config.eval.watch: scores}
-            self.saver.remember_best(self.progress.step, self.state.eval_variables, best_meta)
+            progress.epochs_without_better = 0
+            meta = {**self._meta, "best": progress.best, watch: scores}
+            self._saver.remember_best(progress.step, state.eval_variables, meta)
         else:
-            self.progress.epochs_without_better += 1
-        self.log.write("epoch", self.progress.step, float(epoch), row)
-        if self.saver.is_due(self._save_seconds):
-            self._save()
+            progress.epochs_without_better += 1
+        self._log.write("epoch", progress.step, float(progress.epoch), row)
 
-    def _save(self) -> None:
-        self.saver.save(self.state, self.progress, self.meta)
-
-    def _save_is_due(self, epoch_end: int) -> bool:
-        every = self.config.checkpoint.every_steps
-        return bool(every) and self.progress.step % every == 0 and self.progress.step != epoch_end
-
-    def _interrupt(self) -> None:
-        self.saver.finish(self.state, self.progress, self.meta)
+    def _interrupt(self, state: TrainState, progress: Progress) -> None:
+        self._saver.finish(state, progress, self._meta)
         raise Interrupted(
-            f"stopped at step {self.progress.step} as asked; run the same command to go on"
+            f"stopped at step {progress.step} as asked; run the same command to go on"
         )
 
     def _refuse_non_finite(self, step: int, loss: float, norm: float) -> None:
-        self.saver.last.wait()
-        kept = self.saver.last.steps[-1] if self.saver.last.steps else None
+        self._saver.last.wait()
+        steps = self._saver.last.steps
+        kept = f"checkpoint of step {steps[-1]} is kept" if steps else "no checkpoint yet"
         raise TrainingError(
-            f"loss {loss:g} and gradient norm {norm:g} at step {step} are not finite"
-            f" ({f'checkpoint of step {kept} is kept' if kept else 'no checkpoint yet'}):"
+            f"loss {loss:g} and gradient norm {norm:g} at step {step} are not finite ({kept}):"
             " use a smaller optim.learning_rate, a longer optim.warmup_epochs or"
             " optim.clip_norm=1, in a new --workdir"
         )
 
-    def _out_of_patience(self) -> bool:
-        patience = self.config.train.early_stop
-        return bool(patience) and self.progress.epochs_without_better >= patience
 
-    def _summary(self) -> dict[str, Any]:
-        """Scores the test part once, with the best weights."""
-        summary: dict[str, Any] = {"best": self.progress.best, "steps": self.progress.step}
-        if self.config.eval.test_at_end and len(self.experiment.split.indices("test")):
-            summary["test"] = self.scorer.write_test(self.saver.best)
-        return summary
+def _announce(
+    experiment: Experiment, state: TrainState, progress: Progress, device: dict[str, Any]
+) -> None:
+    """Logs the device, the data, the network and the start of the run."""
+    config, dataset, order = experiment.config, experiment.dataset, experiment.order
+    kind = "synthetic images" if dataset.synthetic else "images"
+    if progress.step:
+        start = f"going on from step {progress.step}"
+    elif config.init.checkpoint:
+        start = f"from the weights of {config.init.checkpoint}"
+    else:
+        start = "from scratch"
+    logger.info("device: %s x %d (%s)", device["backend"], device["count"], device["kind"])
+    logger.info(
+        "data: %s, %d %s, audit in %s", dataset.name, len(dataset), kind, dataset.audit_path
+    )
+    logger.info("%s", experiment.split.table())
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    logger.info("model: %s, %d parameters", config.model.name, parameters)
+    logger.info(
+        "run: %d epochs of %d steps, batch %d, %s",
+        config.train.epochs,
+        order.steps_per_epoch,
+        order.batch_size,
+        start,
+    )
+    if progress.epoch < config.train.epochs:
+        logger.info(
+            "compiling the training step: %s at the first start, then kept for the next",
+            "under a minute" if jax.default_backend() == "cpu" else "minutes",
+        )

@@ -1,5 +1,6 @@
 """Where a run starts from: its own newest checkpoint, another run's weights, or fresh ones."""
 
+import contextlib
 import logging
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,11 @@ import numpy as np
 from rcmnet_jax.checkpoints.store import CheckpointStore
 from rcmnet_jax.data.augment import standardize
 from rcmnet_jax.errors import CheckpointError
-from rcmnet_jax.hosts.mesh import put_replicated
+from rcmnet_jax.hosts.mesh import put_replicated, replicated
 from rcmnet_jax.inference.network import TrainedNetwork
 from rcmnet_jax.training.experiment import Experiment
-from rcmnet_jax.training.progress import Progress
-from rcmnet_jax.training.state import TrainState, create_train_state
+from rcmnet_jax.training.saving import Progress
+from rcmnet_jax.training.state import TrainState, abstract_train_state, create_train_state
 from rcmnet_jax.transfer.batch_norm import reestimate_batch_stats
 from rcmnet_jax.transfer.surgery import TransferReport, transfer_params
 
@@ -24,10 +25,19 @@ logger = logging.getLogger(__name__)
 REESTIMATION_BATCH = 64
 
 
+def saved_record(workdir: Path) -> dict[str, Any] | None:
+    """The record in the newest training checkpoint of a run's folder; None if there is none."""
+    directory = workdir / "checkpoints" / "last"
+    if not directory.is_dir():
+        return None
+    with contextlib.closing(CheckpointStore(directory, read_only=True)) as store:
+        return store.newest_meta()
+
+
 def restore_or_init(
     experiment: Experiment, store: CheckpointStore, meta: dict[str, Any], workdir: Path
 ) -> tuple[TrainState, Progress]:
-    """State and position to go on from, in this order.
+    """State and position to start from, in this order.
 
     1. The newest whole checkpoint of this folder.
     2. The weights of ``init.checkpoint``, all but ``init.keep_fresh``.
@@ -36,47 +46,80 @@ def restore_or_init(
     Args:
       experiment: the run.
       store: its training checkpoints.
-      meta: the record for its new checkpoints; what a transfer did is added to it.
+      meta: the record for its new checkpoints; the report of a transfer is added to it.
       workdir: named in errors.
 
     Raises:
       CheckpointError: checkpoints of other data, none that is whole, or weights that do not fit.
     """
-    config = experiment.config
-    state = create_train_state(
-        jax.random.key(config.seed),
-        experiment.model,
-        experiment.tx,
-        experiment.input_shape,
-        ema=bool(config.optim.ema),
-        trainable=experiment.recipe.trainable,
-    )
+    network = (experiment.model, experiment.tx, experiment.input_shape)
+    ema, trainable = bool(experiment.config.optim.ema), experiment.step_config.trainable
+    abstract_state = abstract_train_state(*network, ema=ema, trainable=trainable)
+    saved = _restore(experiment, store, meta, abstract_state, workdir)
+    if saved is not None:
+        return saved
+    key = jax.random.key(experiment.config.seed)
+    state = create_train_state(key, *network, ema=ema, trainable=trainable)
+    if experiment.source is not None:
+        state = _transferred(state, experiment, experiment.source, meta)
+    if experiment.config.init.batch_norm == "reestimate":
+        state = _with_reestimated_statistics(state, experiment)
+    return put_replicated(state, experiment.mesh), Progress()
+
+
+def _restore(
+    experiment: Experiment,
+    store: CheckpointStore,
+    meta: dict[str, Any],
+    abstract_state: TrainState,
+    workdir: Path,
+) -> tuple[TrainState, Progress] | None:
+    """The newest whole checkpoint of this run; None if there are no checkpoints."""
     # First, since with other classes the arrays would not even fit. One record that agrees will do:
     # another may be damaged, which `restore` finds out.
     differing = [_other_data(saved, meta) for saved in store.metas()]
     if differing and all(differing):
         raise CheckpointError(f"{workdir} {differing[0]}")
-    saved = store.restore(put_replicated(state, experiment.mesh))
-    if saved is not None:
-        if told := _other_data(saved.meta, meta):
-            raise CheckpointError(f"{workdir} {told}")
-        if "transfer" in saved.meta:
-            meta["transfer"] = saved.meta["transfer"]
-        return saved.state, Progress.from_dict(saved.progress)
-    if experiment.source is not None:
-        _tell_other_size(experiment)
-        state, report = _take_weights(state, experiment.source, tuple(config.init.keep_fresh))
-        meta["transfer"] = {"from": config.init.checkpoint, **report.to_dict()}
-        logger.info("weights of %s:\n%s", config.init.checkpoint, report.table())
-        _tell_homeless(report, config.model.name)
-    if config.init.batch_norm == "reestimate":
-        state = _with_reestimated_statistics(state, experiment)
-    return put_replicated(state, experiment.mesh), Progress()
+    here = replicated(experiment.mesh)
+    template = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), abstract_state
+    )
+    saved = store.restore(template)
+    if saved is None:
+        return None
+    if difference := _other_data(saved.meta, meta):
+        raise CheckpointError(f"{workdir} {difference}")
+    if "transfer" in saved.meta:
+        meta["transfer"] = saved.meta["transfer"]
+    return saved.state, Progress.from_dict(saved.progress)
 
 
-def _tell_other_size(experiment: Experiment) -> None:
+def _transferred(
+    state: TrainState, experiment: Experiment, source: TrainedNetwork, meta: dict[str, Any]
+) -> TrainState:
+    """A fresh state with the weights of ``init.checkpoint``; its report goes into the record."""
+    init = experiment.config.init
+    _warn_other_size(experiment, source)
+    variables, report = transfer_params(
+        source.variables,
+        {"params": state.params, "batch_stats": state.batch_stats},
+        keep_fresh=(*init.keep_fresh, *source.absent),
+    )
+    meta["transfer"] = {"from": init.checkpoint, **report.to_dict()}
+    logger.info("weights of %s:\n%s", init.checkpoint, report.table())
+    _warn_unused_weights(report, experiment.config.model.name)
+    params = variables["params"]
+    return state.replace(
+        params=params,
+        batch_stats=variables.get("batch_stats", {}),
+        # Copies: the loop donates the state, and a buffer donated twice is a crash.
+        ema_params=None if state.ema_params is None else jax.tree.map(jnp.copy, params),
+    )
+
+
+def _warn_other_size(experiment: Experiment, source: TrainedNetwork) -> None:
     """Convolutions fit any size, and yet cells look different at another one."""
-    before, now = experiment.source and experiment.source.preprocess, experiment.preprocess
+    before, now = source.preprocess, experiment.preprocess
     if before and (before.height, before.width) != (now.height, now.width):
         logger.warning(
             "the weights were trained at %dx%d pixels, this run is at %dx%d: cells appear larger or"
@@ -88,47 +131,31 @@ def _tell_other_size(experiment: Experiment) -> None:
         )
 
 
-def _tell_homeless(report: TransferReport, model: str) -> None:
-    """Weights of another kind of network fit, and yet were trained together with what is left."""
-    left = [path for path in report.unused if path.startswith("params/")]
-    homeless = [path for path in left if path not in report.fresh]
-    if homeless:
+def _warn_unused_weights(report: TransferReport, model: str) -> None:
+    """Weights of another kind of network may fit, though trained together with unused ones."""
+    unused = [
+        path for path in report.unused if path.startswith("params/") and path not in report.fresh
+    ]
+    if unused:
         logger.warning(
             "%d trained arrays have no place in a %s (%s, ...), and those that were copied were"
             " trained together with them: is this the model that init.checkpoint holds?",
-            len(homeless),
+            len(unused),
             model,
-            homeless[0],
+            unused[0],
         )
-
-
-def _take_weights(
-    state: TrainState, source: TrainedNetwork, keep_fresh: tuple[str, ...]
-) -> tuple[TrainState, TransferReport]:
-    """A fresh state with the weights of another run."""
-    fresh = {"params": state.params, "batch_stats": state.batch_stats}
-    variables, report = transfer_params(
-        source.variables, fresh, keep_fresh=(*keep_fresh, *source.absent)
-    )
-    state = state.replace(
-        params=variables["params"],
-        batch_stats=variables.get("batch_stats", {}),
-        # Copies: a buffer that is given away twice, as the loop donates the state, is a crash.
-        ema_params=None
-        if state.ema_params is None
-        else jax.tree.map(jnp.copy, variables["params"]),
-    )
-    return state, report
 
 
 def _with_reestimated_statistics(state: TrainState, experiment: Experiment) -> TrainState:
     """Batch-norm statistics of the new train split, its images as they are."""
-    rows, recipe = experiment.split.indices("train"), experiment.recipe
+    rows = experiment.split.indices("train")
     # Of nearly one size, all used: two compilations at most.
     groups = np.array_split(rows, -(-len(rows) // REESTIMATION_BATCH))
     batches = (
         standardize(
-            jnp.asarray(experiment.pixels[group], jnp.float32) / 255, recipe.mean, recipe.std
+            jnp.asarray(experiment.pixels[group], jnp.float32) / 255,
+            experiment.mean,
+            experiment.std,
         )
         for group in groups
     )
@@ -139,7 +166,7 @@ def _with_reestimated_statistics(state: TrainState, experiment: Experiment) -> T
 
 
 def _other_data(saved: dict[str, Any], now: dict[str, Any]) -> str:
-    """What keeps a run from going on, if its checkpoint saw other images or another split."""
+    """How the images, split or classes of a checkpoint differ from the run's; "" if they agree."""
     for item, remedy in (
         ("data", "restore the images as they were"),
         ("split", "restore the split"),

@@ -57,8 +57,8 @@ class Scorer:
         self._watched_features = watched_features
         self._predictor = Predictor(
             experiment.model,
-            mean=experiment.recipe.mean,
-            std=experiment.recipe.std,
+            mean=experiment.mean,
+            std=experiment.std,
             batch_size=experiment.config.eval.batch_size,
             mesh=experiment.mesh,
         )

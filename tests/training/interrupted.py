@@ -9,7 +9,7 @@ import ml_collections
 import pytest
 
 from rcmnet_jax.training.loop import Interrupted, train
-from rcmnet_jax.training.progress import Progress
+from rcmnet_jax.training.saving import Progress
 from tests.training.runs import config_of, last_digest, rows_of
 
 

@@ -23,13 +23,13 @@ def test_numbers_of_steps_and_images_add_up(experiment):
 
 def test_statistics_are_those_of_the_train_split(experiment):
     pixels = experiment.pixels[experiment.split.indices("train")].reshape(-1, 3) / 255
-    np.testing.assert_allclose(experiment.recipe.mean, pixels.mean(0), rtol=1e-5)
-    np.testing.assert_allclose(experiment.recipe.std, pixels.std(0), rtol=1e-4)
+    np.testing.assert_allclose(experiment.mean, pixels.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(experiment.std, pixels.std(0), rtol=1e-4)
 
 
 def test_balanced_class_weights_give_every_class_the_same_total(experiment):
     counts = np.bincount(experiment.order.labels)
-    totals = counts * np.asarray(experiment.recipe.class_weights)
+    totals = counts * np.asarray(experiment.class_weights)
     np.testing.assert_allclose(totals, totals[0])
     np.testing.assert_allclose(totals.sum(), counts.sum())
 
@@ -104,5 +104,5 @@ def test_a_channel_without_variation_is_not_divided_by_zero(tmp_path):
         for i in range(20):
             Image.new("RGB", (16, 16), (value + i, i, 7)).save(tmp_path / name / f"{i}.png")
     changes = {"data.height": 16, "data.width": 16}
-    std = build_experiment(config_of(tmp_path, **changes)).recipe.std
+    std = build_experiment(config_of(tmp_path, **changes)).std
     assert min(std) > 0

@@ -12,9 +12,8 @@ from configs.base import base_config
 from rcmnet_jax.errors import CheckpointError, ConfigError
 from rcmnet_jax.training.loop import train
 from rcmnet_jax.training.optimizer import make_optimizer
-from rcmnet_jax.training.steps import train_step
 from tests.training.runs import config_of, open_store, saved_arrays
-from tests.training.tiny import assert_close, recipe_of, tiny_batch, tiny_state
+from tests.training.tiny import assert_close, tiny_batch, tiny_state, tiny_step
 
 HEAD = ("head/bias", "head/kernel")
 STAGES = ("stage3", "stage4")
@@ -24,9 +23,8 @@ def test_frozen_parameters_stay_under_decay_and_momentum():
     tx = optax.chain(optax.add_decayed_weights(0.1), optax.sgd(0.1, momentum=0.9))
     state = tiny_state(tx, trainable=HEAD)
     before = jax.tree.map(np.asarray, state.params)
-    recipe = recipe_of(trainable=HEAD)
     for seed in range(3):
-        state, _ = train_step(state, tiny_batch(seed=seed), jax.random.key(0), recipe=recipe)
+        state, _ = tiny_step(state, tiny_batch(seed=seed), jax.random.key(0), trainable=HEAD)
     np.testing.assert_array_equal(state.params["conv"]["kernel"], before["conv"]["kernel"])
     assert not np.array_equal(state.params["head"]["kernel"], before["head"]["kernel"])
     # The optimizer knows nothing of the frozen part.
@@ -37,8 +35,8 @@ def test_training_all_by_name_is_training_all():
     everything = (*HEAD, "conv/bias", "conv/kernel")
     plain, named = tiny_state(), tiny_state(trainable=everything)
     key = jax.random.key(0)
-    plain, _ = train_step(plain, tiny_batch(), key, recipe=recipe_of())
-    named, _ = train_step(named, tiny_batch(), key, recipe=recipe_of(trainable=everything))
+    plain, _ = tiny_step(plain, tiny_batch(), key)
+    named, _ = tiny_step(named, tiny_batch(), key, trainable=everything)
     jax.tree.map(np.testing.assert_array_equal, plain.params, named.params)
 
 
@@ -96,9 +94,8 @@ def test_frozen_parameters_and_micro_batches_go_together():
     whole = tiny_state(trainable=HEAD)
     parts = tiny_state(trainable=HEAD)
     key = jax.random.key(0)
-    whole, _ = train_step(whole, tiny_batch(), key, recipe=recipe_of(trainable=HEAD))
-    recipe = recipe_of(trainable=HEAD, accumulate=3)
-    parts, _ = train_step(parts, tiny_batch(), key, recipe=recipe)
+    whole, _ = tiny_step(whole, tiny_batch(), key, trainable=HEAD)
+    parts, _ = tiny_step(parts, tiny_batch(), key, trainable=HEAD, accumulate=3)
     assert_close(whole.params, parts.params, rtol=1e-5, atol=1e-6)
 
 
@@ -133,17 +130,15 @@ def test_momentum_and_decay_do_not_run_ahead_of_unfreezing():
     everything = (*HEAD, *waiting)
     state = tiny_state(tx, trainable=everything)
     before = jax.tree.map(np.asarray, state.params)
-    recipe = recipe_of(trainable=everything, waiting=waiting)
+    settings = {"trainable": everything, "waiting": waiting}
     for seed in range(2):
-        state, _ = train_step(state, tiny_batch(seed=seed), jax.random.key(0), recipe=recipe)
+        state, _ = tiny_step(state, tiny_batch(seed=seed), jax.random.key(0), **settings)
     jax.tree.map(np.testing.assert_array_equal, state.params["conv"], before["conv"])
     # The first step after waiting is the first of a fresh optimizer at these parameters.
     fresh = tiny_state(make_optimizer(config, lambda step: 0.1), trainable=waiting)
     fresh = fresh.replace(params=jax.tree.map(np.asarray, state.params), step=state.step)
-    recipe = recipe_of(trainable=everything)
-    state, _ = train_step(state, tiny_batch(seed=5), jax.random.key(0), recipe=recipe)
-    recipe = recipe_of(trainable=waiting)
-    fresh, _ = train_step(fresh, tiny_batch(seed=5), jax.random.key(0), recipe=recipe)
+    state, _ = tiny_step(state, tiny_batch(seed=5), jax.random.key(0), trainable=everything)
+    fresh, _ = tiny_step(fresh, tiny_batch(seed=5), jax.random.key(0), trainable=waiting)
     assert_close(state.params["conv"], fresh.params["conv"], rtol=1e-6)
     assert not np.array_equal(state.params["conv"]["kernel"], before["conv"]["kernel"])
 
@@ -154,8 +149,8 @@ def test_learning_rates_by_group():
     plain = tiny_state(make_optimizer(config, lambda step: 0.1))
     groups = tiny_state(make_optimizer(config, lambda step: 0.1, factors=everything))
     before = jax.tree.map(np.asarray, plain.params)
-    plain, _ = train_step(plain, tiny_batch(), jax.random.key(0), recipe=recipe_of())
-    groups, _ = train_step(groups, tiny_batch(), jax.random.key(0), recipe=recipe_of())
+    plain, _ = tiny_step(plain, tiny_batch(), jax.random.key(0))
+    groups, _ = tiny_step(groups, tiny_batch(), jax.random.key(0))
     assert_close(plain.params["conv"], groups.params["conv"], rtol=1e-6)
     for name in ("bias", "kernel"):
         moved, half = (

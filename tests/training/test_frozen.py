@@ -7,9 +7,10 @@ import jax
 import numpy as np
 import pytest
 
+from rcmnet_jax.hosts.stop import StopRequest
 from rcmnet_jax.training.experiment import build_experiment
 from rcmnet_jax.training.frozen import frozen_features
-from rcmnet_jax.training.loop import train
+from rcmnet_jax.training.loop import Interrupted, train
 from rcmnet_jax.training.resume import restore_or_init
 from tests.training.runs import (
     config_of,
@@ -89,9 +90,7 @@ def test_features_are_of_every_view(cells, finished, tmp_path):
     # The fifth view turns the image upside down, which can be done beforehand.
     row = 3
     upside_down = np.asarray(experiment.pixels[train_rows[row : row + 1]])[:, ::-1]
-    x = (upside_down / np.float32(255) - np.float32(experiment.recipe.mean)) / np.float32(
-        experiment.recipe.std
-    )
+    x = (upside_down / np.float32(255) - np.float32(experiment.mean)) / np.float32(experiment.std)
     f = experiment.model.apply(state.eval_variables, x, train=False, method="features")
     np.testing.assert_allclose(
         features.train[row, 4, 0, 0], np.asarray(f).mean((1, 2))[0], rtol=1e-4, atol=1e-5
@@ -134,10 +133,10 @@ def test_stopped_and_resumed_it_ends_the_same(cells, finished, tmp_path, monkeyp
     config = transfer_config(cells, finished[0], **{"train.epochs": 3})
     train(config, tmp_path / "whole")
     monkeypatch.setattr("rcmnet_jax.training.loop.SECONDS_BETWEEN_SAVES", 0.0)
-    monkeypatch.setattr(
-        "rcmnet_jax.training.loop.Run._out_of_patience", lambda run: run.progress.epoch >= 1
-    )
-    train(config, tmp_path / "parts")
+    look = StopRequest.look
+    monkeypatch.setattr(StopRequest, "look", lambda self: (look(self), self.make()))
+    with pytest.raises(Interrupted):
+        train(config, tmp_path / "parts")
     assert last_digest(tmp_path / "parts")[0] < last_digest(tmp_path / "whole")[0]
     monkeypatch.undo()
     train(config, tmp_path / "parts")

@@ -2,7 +2,7 @@
 
 import json
 
-from rcmnet_jax.training.progress import Progress
+from rcmnet_jax.training.saving import Progress
 
 
 def test_sums_and_means_of_an_epoch():

@@ -1,6 +1,5 @@
 """Folds and seeds from one command: every image tested once, results pooled, nothing done twice."""
 
-import contextlib
 import json
 
 import jax
@@ -11,8 +10,11 @@ from PIL import Image
 from rcmnet_jax.errors import ConfigError, DataError
 from rcmnet_jax.evaluation import read_predictions
 from rcmnet_jax.training.experiment import build_experiment
-from rcmnet_jax.training.loop import Run, train
+from rcmnet_jax.training.feed import Feed
+from rcmnet_jax.training.loop import train
 from rcmnet_jax.training.repeats import is_protocol, run_protocol
+from rcmnet_jax.training.state import create_train_state
+from rcmnet_jax.training.steps import compile_step
 from tests.training.runs import config_of
 
 
@@ -91,24 +93,27 @@ def test_folds_and_other_rates_share_one_program(cells, tmp_path):
     """Lowered, the steps are the same letter by letter, so that only the first is compiled."""
 
     def step_of(name, epochs=1, **changes):
-        with contextlib.ExitStack() as resources:
-            experiment = build_experiment(config_of(cells, f"epochs={epochs}", **changes))
-            run = Run(experiment, tmp_path / name, resources)
-            step = run._prepare_step(experiment.recipe, run.feed.on_device)
-            _, arguments = next(iter(run.feed.dispatches(0, 1)))
-            given = run._given(1)
-            text = step.lower(run.state, *arguments, run.key, given).as_text()
-            return text, jax.tree.map(np.asarray, given), len(experiment.order.labels)
+        experiment = build_experiment(config_of(cells, f"epochs={epochs}", **changes))
+        state = create_train_state(
+            jax.random.key(0), experiment.model, experiment.tx, experiment.input_shape
+        )
+        feed = Feed(experiment)
+        step = compile_step(experiment.step_config, experiment.mesh, on_device=True)
+        (_, arguments), *_ = feed.dispatches(0, 1)
+        rate = np.asarray(experiment.schedule(0), np.float32)
+        given = experiment.step_inputs.replace(learning_rate=np.full(feed.chunk, rate))
+        text = step.lower(state, *arguments, jax.random.key(0), given).as_text()
+        return text, given, len(experiment.order.labels)
 
     first, given, images = step_of("first", **{"data.split.folds": 7, "data.split.fold": 0})
     last = {"data.split.folds": 7, "data.split.fold": 6}
     fold, given_fold, images_fold = step_of("fold", **last)
-    assert (given["mean"] != given_fold["mean"]).all()
+    assert (given.mean != given_fold.mean).all()
     assert images != images_fold
     assert first == fold
     rates = {"optim.learning_rate": 0.3, "optim.schedule": "constant", "optim.warmup_epochs": 0.0}
     other, given_other, _ = step_of("other", epochs=3, **last, **rates)
-    assert given_other["learning_rate"] == np.float32(0.3) != given["learning_rate"]
+    assert given_other.learning_rate == np.float32(0.3) != given.learning_rate
     assert first == other
 
 

@@ -11,17 +11,22 @@ from flax import traverse_util
 
 from configs.base import base_config
 from rcmnet_jax.data.augment import Augmentation
+from rcmnet_jax.errors import UserError
+from rcmnet_jax.hosts.mesh import make_mesh
+from rcmnet_jax.inference.predictor import predict_step
 from rcmnet_jax.models import create_model
 from rcmnet_jax.training.optimizer import make_optimizer
 from rcmnet_jax.training.state import create_train_state
 from rcmnet_jax.training.steps import (
+    StepConfig,
+    StepInputs,
+    compile_step,
     cross_entropy,
     example_weights,
-    predict_step,
     train_step,
     train_steps_on_device,
 )
-from tests.training.tiny import assert_close, recipe_of, tiny_batch, tiny_state
+from tests.training.tiny import INPUTS, assert_close, tiny_batch, tiny_state, tiny_step
 
 KEY = jax.random.key(7)
 
@@ -49,7 +54,7 @@ def first_steps():
 
     def counted(state, batch, key):
         traces.append(1)
-        return train_step(state, batch, key, recipe=recipe_of())
+        return tiny_step(state, batch, key)
 
     step = jax.jit(counted, donate_argnums=0)
     state = network_state()
@@ -103,7 +108,7 @@ def test_the_given_state_is_donated_and_the_step_counted(first_steps):
 
 def test_bfloat16_compute_keeps_parameters_statistics_and_logits_in_float32():
     state = network_state("resnet18", dtype="bfloat16")
-    step = partial(train_step, recipe=recipe_of())
+    step = partial(train_step, config=StepConfig())
     new, metrics = jax.eval_shape(step, state, network_batch(), KEY)
     leaves = jax.tree.leaves((new.params, new.batch_stats, new.opt_state, metrics["loss"]))
     assert {leaf.dtype for leaf in leaves} <= {jnp.dtype("float32"), jnp.dtype("int32")}
@@ -119,7 +124,7 @@ def test_sgd_without_batch_norm_does_what_the_formula_says():
         return -jax.nn.log_softmax(logits)[np.arange(12), batch["label"]].mean()
 
     loss, gradients = jax.value_and_grad(loss_fn)(state.params)
-    new, metrics = train_step(state, batch, KEY, recipe=recipe_of())
+    new, metrics = tiny_step(state, batch, KEY)
     expected = jax.tree.map(lambda p, g: p - 0.1 * g, state.params, gradients)
     assert_close(new.params, expected, rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(float(metrics["loss"]), float(loss), rtol=1e-5)
@@ -132,13 +137,8 @@ def test_sgd_without_batch_norm_does_what_the_formula_says():
 @pytest.mark.parametrize("class_weights", [None, (0.5, 1.0, 4.0)])
 @pytest.mark.parametrize("parts", [2, 3])
 def test_micro_batches_add_up_to_the_whole_batch(parts, class_weights):
-    batch = tiny_batch()
-    whole, part = (
-        train_step(
-            tiny_state(), batch, KEY, recipe=recipe_of(accumulate=n, class_weights=class_weights)
-        )
-        for n in (1, parts)
-    )
+    batch, inputs = tiny_batch(), INPUTS.replace(class_weights=class_weights)
+    whole, part = (tiny_step(tiny_state(), batch, KEY, inputs, accumulate=n) for n in (1, parts))
     assert_close(part[0].params, whole[0].params, rtol=1e-5, atol=1e-7)
     assert_close(part[1], whole[1], rtol=1e-5)
 
@@ -148,7 +148,7 @@ def test_averaged_weights_follow_the_parameters_by_one_minus_the_decay():
     assert_close(state.ema_params, state.params)
     expected = state.params
     for step in range(3):
-        state, _ = train_step(state, tiny_batch(seed=step), KEY, recipe=recipe_of(ema=0.9))
+        state, _ = tiny_step(state, tiny_batch(seed=step), KEY, ema=0.9)
         expected = jax.tree.map(lambda e, p: 0.9 * e + 0.1 * p, expected, state.params)
     assert_close(state.ema_params, expected, rtol=1e-5)
     assert state.eval_variables["params"] is state.ema_params
@@ -157,14 +157,18 @@ def test_averaged_weights_follow_the_parameters_by_one_minus_the_decay():
 def test_several_steps_in_one_call_are_the_steps_one_by_one():
     split = jax.tree.map(jnp.asarray, tiny_batch(30))
     rows = np.random.default_rng(1).permutation(30)[:24].reshape(3, 8).astype(np.int32)
-    views = np.zeros_like(rows)
+    rows, views = jnp.asarray(rows), jnp.zeros_like(rows)
     # Random augmentation, so that the key of each step is seen to be the same as well.
-    recipe = recipe_of(augmentation=Augmentation("dihedral", 0.1, 0.1))
-    together, metrics = train_steps_on_device(tiny_state(), split, rows, views, KEY, recipe=recipe)
+    augmentation = Augmentation("dihedral", 0.1, 0.1)
+    config = StepConfig(augmentation=augmentation)
+    count = np.asarray(3, np.int32)
+    together, metrics = train_steps_on_device(
+        tiny_state(), split, rows, views, count, KEY, INPUTS, config=config
+    )
     single, losses = tiny_state(), []
     for index, view in zip(rows, views, strict=True):
         batch = {"image": split["image"][index], "label": split["label"][index], "view": view}
-        single, one = train_step(single, batch, KEY, recipe=recipe)
+        single, one = tiny_step(single, batch, KEY, augmentation=augmentation)
         losses.append(float(one["loss"]))
     assert_close(together.params, single.params, rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(np.asarray(metrics["loss"]), losses, rtol=1e-5)
@@ -175,31 +179,69 @@ def test_several_steps_in_one_call_are_the_steps_one_by_one():
 def test_each_of_several_steps_takes_the_rate_that_it_is_given(steps):
     optim = base_config().optim
     split = jax.tree.map(jnp.asarray, tiny_batch(30))
-    rows = np.arange(8 * steps, dtype=np.int32).reshape(steps, 8)
+    rows = jnp.arange(8 * steps).reshape(steps, 8)
     rates = jnp.asarray([0.1, 0.3, 0.02][:steps])
     together, _ = train_steps_on_device(
         tiny_state(make_optimizer(optim, lambda _: 7.0)),
         split,
         rows,
-        np.zeros_like(rows),
+        jnp.zeros_like(rows),
+        np.asarray(steps, np.int32),
         KEY,
-        recipe=recipe_of(learning_rate=rates),
+        INPUTS.replace(learning_rate=rates),
+        config=StepConfig(),
     )
     scheduled = tiny_state(make_optimizer(optim, lambda step: rates[step]))
     for index in rows:
         batch = {"image": split["image"][index], "label": split["label"][index]}
         batch["view"] = np.zeros(8, np.int32)
-        scheduled, _ = train_step(scheduled, batch, KEY, recipe=recipe_of())
+        scheduled, _ = tiny_step(scheduled, batch, KEY)
     assert_close(together.params, scheduled.params, rtol=1e-5, atol=1e-7)
     assert int(together.step) == steps
 
 
 def test_one_step_on_device_reports_like_several():
     split, rows = tiny_batch(30), np.arange(8, dtype=np.int32)[None]
+    one = np.asarray(1, np.int32)
     _, metrics = train_steps_on_device(
-        tiny_state(), split, rows, np.zeros_like(rows), KEY, recipe=recipe_of()
+        tiny_state(), split, rows, np.zeros_like(rows), one, KEY, INPUTS, config=StepConfig()
     )
     assert {value.shape for value in metrics.values()} == {(1,)}
+
+
+def test_a_call_with_room_for_more_takes_only_as_many_steps_as_asked():
+    split = jax.tree.map(jnp.asarray, tiny_batch(30))
+    rows = np.arange(32, dtype=np.int32).reshape(4, 8) % 30
+    views, rates = np.zeros_like(rows), jnp.full(4, 0.1)
+    step = compile_step(StepConfig(), make_mesh(), on_device=True)
+    inputs = INPUTS.replace(learning_rate=rates)
+    state = tiny_state(make_optimizer(base_config().optim, lambda _: 7.0))
+    expected = state
+    for index in rows[:2]:
+        batch = {name: column[index] for name, column in split.items()}
+        expected, _ = train_step(
+            expected, batch, KEY, INPUTS.replace(learning_rate=rates[0]), config=StepConfig()
+        )
+    state, metrics = step(state, split, rows, views, np.asarray(2, np.int32), KEY, inputs)
+    assert int(state.step) == 2
+    assert_close(state.params, expected.params, rtol=1e-5, atol=1e-7)
+    assert (np.asarray(metrics["loss"]) > 0).tolist() == [True, True, False, False]
+
+
+def test_images_that_are_not_uint8_are_refused_with_the_remedy():
+    batch = tiny_batch()
+    batch["image"] = batch["image"].astype(np.float32) / 255
+    with pytest.raises(UserError, match="float32, not uint8"):
+        tiny_step(tiny_state(), batch, KEY)
+
+
+def test_without_statistics_images_stay_between_zero_and_one():
+    batch = tiny_batch()
+    plain, _ = train_step(tiny_state(), batch, KEY)
+    identity = StepInputs(mean=np.zeros(3, np.float32), std=np.ones(3, np.float32))
+    standardised, metrics = tiny_step(tiny_state(), batch, KEY, identity)
+    assert_close(plain.params, standardised.params, rtol=1e-6)
+    np.testing.assert_allclose(float(metrics["accuracy"]), int(metrics["correct"]) / 12)
 
 
 def test_cross_entropy_against_numbers_by_hand():

@@ -6,9 +6,8 @@ import numpy as np
 import optax
 from flax import linen as nn
 
-from rcmnet_jax.data.augment import Augmentation
 from rcmnet_jax.training.state import TrainState, create_train_state
-from rcmnet_jax.training.steps import Recipe
+from rcmnet_jax.training.steps import StepConfig, StepInputs, train_step
 
 SHAPE = (1, 6, 6, 3)
 
@@ -45,10 +44,13 @@ def tiny_batch(size: int = 12, seed: int = 0) -> dict[str, np.ndarray]:
     }
 
 
-def recipe_of(**changes) -> Recipe:
-    """Normalisation and no augmentation, unless changed."""
-    defaults = {"mean": (0.5,) * 3, "std": (0.25,) * 3, "augmentation": Augmentation("none")}
-    return Recipe(**{**defaults, **changes})
+# As float32 arrays, which a run gives its steps.
+INPUTS = StepInputs(mean=np.full(3, 0.5, np.float32), std=np.full(3, 0.25, np.float32))
+
+
+def tiny_step(state: TrainState, batch, key, inputs: StepInputs = INPUTS, **config):
+    """One step, standardised; the keywords are of `StepConfig`."""
+    return train_step(state, batch, key, inputs, config=StepConfig(**config))
 
 
 def assert_close(first, second, **tolerance) -> None:
