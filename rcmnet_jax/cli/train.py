@@ -95,23 +95,23 @@ def _status(hosts: Hosts, config, workdir: Path) -> int:
 
 def _train(config, workdir: Path, *, tell: bool) -> int:
     from rcmnet_jax.training.loop import Interrupted, train
-    from rcmnet_jax.training.repeats import is_protocol, run_protocol
+    from rcmnet_jax.training.repeats import is_repeated, run_repeats
 
     try:
-        if is_protocol(config):
-            summary, tell_summary = run_protocol(config, workdir), _tell_protocol
+        if is_repeated(config):
+            summary, print_summary = run_repeats(config, workdir), _print_repeats
         else:
-            summary, tell_summary = train(config, workdir), _tell_run
+            summary, print_summary = train(config, workdir), _print_run
     except Interrupted as interrupted:
         if tell:
             print(interrupted, file=sys.stderr)
         return INTERRUPTED
     if tell:
-        tell_summary(summary, workdir)
+        print_summary(summary, workdir)
     return OK
 
 
-def _tell_protocol(summary: dict[str, Any], workdir: Path) -> None:
+def _print_repeats(summary: dict[str, Any], workdir: Path) -> None:
     from rcmnet_jax.evaluation.seeds import SeedSummary
 
     for seed, scores in summary["seeds"].items():
@@ -121,7 +121,7 @@ def _tell_protocol(summary: dict[str, Any], workdir: Path) -> None:
     print(f"in {workdir}: summary.json, and of each seed test_metrics.json, test_predictions.csv")
 
 
-def _tell_run(summary: dict[str, Any], workdir: Path) -> None:
+def _print_run(summary: dict[str, Any], workdir: Path) -> None:
     best = summary["best"]
     print(f"best epoch {best['epoch']} by {best['metric']}: {_number(best['value'])}")
     if "test" in summary:

@@ -1,6 +1,6 @@
-"""A run with a frozen backbone: it sees each view once, then only the classifier works.
+"""Features of a frozen backbone, computed once, so that an epoch runs the classifier alone.
 
-Same batches, same losses and same classifier as the plain path, to rounding; see
+Batches, losses and classifier are those of the plain path, to rounding; see
 `rcmnet_jax.transfer.frozen_features` for why, and docs/decisions/0010 for when.
 """
 
@@ -29,11 +29,11 @@ BATCH_SIZE = 64
 
 @dataclasses.dataclass(frozen=True)
 class FrozenFeatures:
-    """Pooled features, float32, of the parts that training looks at.
+    """Pooled features, float32, of the parts that training uses.
 
     Attributes:
       train: (N, V, h, w, C), every view of every training image.
-      watched: (M, h, w, C), every image of the part that the best epoch is chosen on, as it is.
+      watched: (M, h, w, C), every image of the part that the best epoch is chosen on, unturned.
     """
 
     train: np.ndarray
@@ -41,7 +41,7 @@ class FrozenFeatures:
 
 
 def frozen_features(experiment: Experiment, variables: Variables) -> FrozenFeatures | None:
-    """The features of a run whose backbone is frozen; None, and the reason said, where it is not.
+    """The features of a run whose backbone is frozen; None, with the reason logged, if it is not.
 
     Args:
       experiment: the run.

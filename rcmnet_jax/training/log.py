@@ -1,4 +1,4 @@
-"""What a run tells while it trains: JSON lines, TensorBoard, a progress bar, curves."""
+"""The log of a run: JSON lines, TensorBoard, a progress bar, curves."""
 
 import contextlib
 import json
@@ -20,12 +20,12 @@ SECONDS_BETWEEN_PLOTS = 10.0
 
 
 def open_log(workdir: Path, log, **position: Any) -> "RunLog | SilentLog":
-    """The log of a run; one of its processes writes it, the others have a silent one."""
+    """The log of a run: the first of its processes writes it, the others have a silent one."""
     return RunLog(workdir, log, **position) if jax.process_index() == 0 else SilentLog()
 
 
 class SilentLog:
-    """Takes what a `RunLog` takes, and tells nobody."""
+    """Has the methods of `RunLog` and writes nothing."""
 
     def step(self, step: int) -> None: ...
 
@@ -117,13 +117,13 @@ class RunLog:
         shown = {"epoch": f"{epoch:.1f}", **self._shown}
         self._bar.set_postfix(shown)
         if kind == "epoch" and self._lines:
-            told = ", ".join(f"{name} {value}" for name, value in shown.items())
-            print(f"step {step}/{self._total_steps}: {told}", file=sys.stderr, flush=True)
+            line = ", ".join(f"{name} {value}" for name, value in shown.items())
+            print(f"step {step}/{self._total_steps}: {line}", file=sys.stderr, flush=True)
         if kind == "epoch" and time.monotonic() - self._plotted_at >= SECONDS_BETWEEN_PLOTS:
             self.plot()
 
     def plot(self) -> None:
-        """Draws ``curves.png``; done now and then while training, and at its end."""
+        """Draws ``curves.png``."""
         if self._plots and self.epoch_rows:
             # Here, since loading matplotlib would hold up the first step by half a second.
             from rcmnet_jax.evaluation.curves import plot_curves
@@ -150,7 +150,7 @@ class RunLog:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of an earlier part of the run; a last line cut off by a kill is left out."""
+    """The rows written so far; a last line cut off by a kill is left out."""
     if not path.exists():
         return []
     rows = []
@@ -165,10 +165,10 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 class _TensorBoard:
-    """An event file, written here and now.
+    """An event file, written synchronously.
 
     tensorboardX's SummaryWriter writes in a thread behind a short queue; on a full disk the thread
-    dies and the run waits for room in the queue for ever.
+    dies and the run waits forever for room in the queue.
     """
 
     def __init__(self, workdir: Path, start_step: int):

@@ -1,7 +1,7 @@
-"""Several runs as one: k folds, one patient at a time, several seeds; their results pooled.
+"""One experiment repeated over folds, left-out patients or seeds, its results pooled.
 
-A run is a folder as always, ``seed1/fold3`` of the protocol's. What was finished is not trained
-again, so a stopped protocol goes on where it was.
+Each run has a folder of its own, such as ``seed1/fold3``. Finished runs are not trained again, so
+the same command resumes a stopped experiment.
 """
 
 import itertools
@@ -32,14 +32,14 @@ logger = logging.getLogger(__name__)
 SUMMARY_FILE = "summary.json"
 
 
-def is_protocol(config: ml_collections.ConfigDict) -> bool:
+def is_repeated(config: ml_collections.ConfigDict) -> bool:
     """Whether a config asks for more than one run."""
     split = config.data.split
     return config.train.repeats > 1 or ((split.folds or split.leave_out) and split.fold < 0)
 
 
-def run_protocol(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, Any]:
-    """Trains all runs that a config asks for, and pools what they say about their test parts.
+def run_repeats(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, Any]:
+    """Trains all runs that a config asks for, and pools their test results.
 
     Args:
       config: with ``data.split.folds`` or ``data.split.leave_out``, or ``train.repeats``.
@@ -66,12 +66,12 @@ def run_protocol(config: ml_collections.ConfigDict, workdir: str | Path) -> dict
             run_config, folder = _one_run(config, seed, fold, folds)
             logger.info("run %d of %d: %s", number, len(runs), folder)
             _train_unless_finished(run_config, workdir / folder)
-        # The first of several processes has written what there is to pool.
+        # Only the first of several processes has the files to pool.
         return {} if jax.process_index() else _write_summary(config, workdir, seeds, folds)
 
 
 def run_folders(workdir: Path) -> Iterator[Path]:
-    """The runs of a protocol, or the folder itself where it is one run."""
+    """The folders of the repeated runs, or the folder itself where it is one run."""
     found = sorted(
         path.parent.parent for path in workdir.glob("seed*/**/checkpoints/best") if path.is_dir()
     )
@@ -93,7 +93,7 @@ def _one_run(
 def _train_unless_finished(config: ml_collections.ConfigDict, folder: Path) -> None:
     if (folder / "test_metrics.json").exists():
         require_same_config(config, folder)
-        logger.info("finished before")
+        logger.info("finished already")
         return
     train(config, folder)
 
@@ -101,7 +101,7 @@ def _train_unless_finished(config: ml_collections.ConfigDict, folder: Path) -> N
 def _write_summary(
     config: ml_collections.ConfigDict, workdir: Path, seeds: list[int], folds: int
 ) -> dict[str, Any]:
-    """Scores every seed on all its test images, and says how far seeds and folds differ."""
+    """Scores every seed on all its test images; spread over seeds and folds."""
     per_seed, per_fold = [], []
     for seed in seeds:
         folders = [workdir / _one_run(config, seed, fold, folds)[1] for fold in range(folds)]
@@ -138,7 +138,7 @@ def _pool(folders: list[Path], metrics: list[dict[str, Any]], out: Path):
     parts = [read_predictions(folder / "test_predictions.csv") for folder in folders]
     first, meta = parts[0], metrics[0]["meta"]
     groups = _groups_of(folders, [file for part in parts for file in part.files])
-    # What is said of one fold's data and weights does not hold for all.
+    # Records of one fold's data and weights do not hold for all.
     meta = {
         **{key: value for key, value in meta.items() if key in ("config", "class_names", "data")},
         "split": {**meta["split"], "protocol": f"{len(folders)} folds, pooled", "sha256": None},

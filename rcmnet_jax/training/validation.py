@@ -19,7 +19,7 @@ from rcmnet_jax.training.state import TrainState
 from rcmnet_jax.types import Variables
 from rcmnet_jax.workdir.workdir import log_test_access
 
-# Each metric a run can be steered by, and whether more of it is better.
+# Metrics that can choose the best epoch, and whether more is better.
 METRICS = {
     "loss": False,
     "accuracy": True,

@@ -12,7 +12,7 @@ from rcmnet_jax.evaluation import read_predictions
 from rcmnet_jax.training.experiment import build_experiment
 from rcmnet_jax.training.feed import Feed
 from rcmnet_jax.training.loop import train
-from rcmnet_jax.training.repeats import is_protocol, run_protocol
+from rcmnet_jax.training.repeats import is_repeated, run_repeats
 from rcmnet_jax.training.state import create_train_state
 from rcmnet_jax.training.steps import compile_step
 from tests.training.runs import config_of
@@ -23,8 +23,8 @@ def folded(cells, tmp_path_factory):
     """Two seeds of three folds."""
     workdir = tmp_path_factory.mktemp("protocol") / "run"
     config = config_of(cells, "epochs=1", **{"data.split.folds": 3, "train.repeats": 2})
-    assert is_protocol(config)
-    return config, workdir, run_protocol(config, workdir)
+    assert is_repeated(config)
+    return config, workdir, run_repeats(config, workdir)
 
 
 def test_every_image_is_tested_once_by_a_network_that_did_not_see_it(folded, cells):
@@ -65,7 +65,7 @@ def test_a_second_call_trains_nothing(folded, monkeypatch):
     monkeypatch.setattr(
         "rcmnet_jax.training.repeats.train", lambda *_: pytest.fail("trained again")
     )
-    assert run_protocol(config, workdir) == summary
+    assert run_repeats(config, workdir) == summary
 
 
 def test_what_is_missing_is_trained(folded, tmp_path):
@@ -79,13 +79,13 @@ def test_what_is_missing_is_trained(folded, tmp_path):
     (workdir / "seed1/fold2/test_metrics.json").unlink()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("rcmnet_jax.training.repeats.train", count)
-        assert run_protocol(config, workdir) == summary
+        assert run_repeats(config, workdir) == summary
     assert [str(path) for path in called] == ["seed1/fold2"]
 
 
 def test_one_fold_alone_is_a_run_like_any_other(cells, tmp_path):
     config = config_of(cells, "epochs=1", **{"data.split.folds": 3, "data.split.fold": 1})
-    assert not is_protocol(config)
+    assert not is_repeated(config)
     assert train(config, tmp_path / "run")["test"]["n"] == 20
 
 
@@ -125,7 +125,7 @@ def test_one_patient_at_a_time(tmp_path, write_cell_folder):
     manifest = source / "cells.csv"
     manifest.write_text("\n".join(lines) + "\n")
     changes = {"data.split.leave_out": "patient", "data.split.val_fraction": 0.0}
-    summary = run_protocol(config_of(manifest, "epochs=1", **changes), tmp_path / "run")
+    summary = run_repeats(config_of(manifest, "epochs=1", **changes), tmp_path / "run")
     assert summary["folds"] == 3
     pooled = json.loads((tmp_path / "run/seed0/test_metrics.json").read_text())
     assert pooled["accuracy"]["n"] == 18
@@ -147,7 +147,7 @@ def test_one_patient_at_a_time(tmp_path, write_cell_folder):
 )
 def test_mistakes_are_told_before_anything_trains(cells, tmp_path, changes, error, message):
     config = config_of(cells, **changes)
-    start = run_protocol if is_protocol(config) else train
+    start = run_repeats if is_repeated(config) else train
     with pytest.raises(error, match=message):
         start(config, tmp_path / "run")
     assert not (tmp_path / "run" / "config.json").exists()
