@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import sys
 import time
 from pathlib import Path
@@ -9,6 +10,12 @@ from typing import Any
 
 import jax
 import tqdm
+
+from rcmnet_jax.training.experiment import Experiment
+from rcmnet_jax.training.saving import Progress
+from rcmnet_jax.training.state import TrainState
+
+logger = logging.getLogger(__name__)
 
 METRICS_FILE = "metrics.jsonl"
 SHOWN = (
@@ -147,6 +154,39 @@ class RunLog:
         temporary = self._path.with_suffix(".tmp")
         temporary.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
         temporary.replace(self._path)
+
+
+def announce(
+    experiment: Experiment, state: TrainState, progress: Progress, device: dict[str, Any]
+) -> None:
+    """Logs the device, the data, the network and the start of the run."""
+    config, dataset, order = experiment.config, experiment.dataset, experiment.order
+    kind = "synthetic images" if dataset.synthetic else "images"
+    if progress.step:
+        start = f"going on from step {progress.step}"
+    elif config.init.checkpoint:
+        start = f"from the weights of {config.init.checkpoint}"
+    else:
+        start = "from scratch"
+    logger.info("device: %s x %d (%s)", device["backend"], device["count"], device["kind"])
+    logger.info(
+        "data: %s, %d %s, audit in %s", dataset.name, len(dataset), kind, dataset.audit_path
+    )
+    logger.info("%s", experiment.split.table())
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    logger.info("model: %s, %d parameters", config.model.name, parameters)
+    logger.info(
+        "run: %d epochs of %d steps, batch %d, %s",
+        config.train.epochs,
+        order.steps_per_epoch,
+        order.batch_size,
+        start,
+    )
+    if progress.epoch < config.train.epochs:
+        logger.info(
+            "compiling the training step: %s at the first start, then kept for the next",
+            "under a minute" if jax.default_backend() == "cpu" else "minutes",
+        )
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

@@ -7,7 +7,6 @@ killed and started again goes through the same compiled calls as one that was no
 
 import contextlib
 import dataclasses
-import logging
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +24,7 @@ from rcmnet_jax.hosts.stop import StopRequest
 from rcmnet_jax.training.experiment import Experiment, build_experiment
 from rcmnet_jax.training.feed import Feed
 from rcmnet_jax.training.frozen import frozen_features
-from rcmnet_jax.training.log import RunLog, SilentLog, open_log
+from rcmnet_jax.training.log import RunLog, SilentLog, announce, open_log
 from rcmnet_jax.training.resume import restore_or_init, saved_record
 from rcmnet_jax.training.saving import Progress, Saver
 from rcmnet_jax.training.state import TrainState
@@ -38,8 +37,6 @@ from rcmnet_jax.workdir.workdir import (
     write_config,
     write_errors_told,
 )
-
-logger = logging.getLogger(__name__)
 
 # On the features of a frozen backbone an epoch takes less time than its checkpoint.
 SECONDS_BETWEEN_SAVES = 20.0
@@ -98,7 +95,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, A
         if jax.process_index() == 0:
             write_config(config, workdir)
             write_split_csv(experiment.split, workdir / "split.csv")
-            _announce(experiment, state, progress, meta["provenance"]["device"])
+            announce(experiment, state, progress, meta["provenance"]["device"])
         epochs = Epochs(experiment, feed, scorer, saver, log, meta)
         epochs.save_seconds = SECONDS_BETWEEN_SAVES if features else 0.0
         epochs.run(state, progress)
@@ -275,37 +272,4 @@ class Epochs:
             f"loss {loss:g} and gradient norm {norm:g} at step {step} are not finite ({kept}):"
             " use a smaller optim.learning_rate, a longer optim.warmup_epochs or"
             " optim.clip_norm=1, in a new --workdir"
-        )
-
-
-def _announce(
-    experiment: Experiment, state: TrainState, progress: Progress, device: dict[str, Any]
-) -> None:
-    """Logs the device, the data, the network and the start of the run."""
-    config, dataset, order = experiment.config, experiment.dataset, experiment.order
-    kind = "synthetic images" if dataset.synthetic else "images"
-    if progress.step:
-        start = f"going on from step {progress.step}"
-    elif config.init.checkpoint:
-        start = f"from the weights of {config.init.checkpoint}"
-    else:
-        start = "from scratch"
-    logger.info("device: %s x %d (%s)", device["backend"], device["count"], device["kind"])
-    logger.info(
-        "data: %s, %d %s, audit in %s", dataset.name, len(dataset), kind, dataset.audit_path
-    )
-    logger.info("%s", experiment.split.table())
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    logger.info("model: %s, %d parameters", config.model.name, parameters)
-    logger.info(
-        "run: %d epochs of %d steps, batch %d, %s",
-        config.train.epochs,
-        order.steps_per_epoch,
-        order.batch_size,
-        start,
-    )
-    if progress.epoch < config.train.epochs:
-        logger.info(
-            "compiling the training step: %s at the first start, then kept for the next",
-            "under a minute" if jax.default_backend() == "cpu" else "minutes",
         )
