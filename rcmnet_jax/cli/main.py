@@ -18,7 +18,7 @@ COMMANDS = {
     "benchmark": ("benchmark", "measure speed against PyTorch on this machine"),
     "evaluate": ("evaluate", "score a trained network, or compare two"),
     "explain": ("explain", "show where trained networks looked, and score it"),
-    "reproduce": ("reproduce", "remake every table and figure of the paper"),
+    "reproduce": ("reproduce", "reproduce every table and figure of the paper"),
     "predict": ("predict", "classes, statuses and counts of a folder of images"),
     "doctor": ("doctor", "what this machine has and lacks"),
     "export": ("export", "write a trained network as one file, or for PyTorch, ONNX, StableHLO"),
