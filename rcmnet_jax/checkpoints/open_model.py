@@ -18,16 +18,15 @@ def load_model(path: str | Path) -> TrainedNetwork:
     """Opens a bundle, or the best checkpoint of a training run, on any device.
 
     Args:
-      path: what ``rcmnet export --out`` wrote, the ``--workdir`` of a training run, or the run's
-        ``checkpoints/best``.
+      path: what ``rcmnet export --out`` wrote, or what ``train.py --workdir`` was given.
 
     Raises:
-      CheckpointError: there is none of these, or it is damaged.
+      CheckpointError: there is neither, or it is damaged.
     """
     path = Path(path)
     if is_bundle(path):
         return read_bundle(path)
-    directory = _best_checkpoint(path)
+    directory = path / "checkpoints" / "best"
     if not directory.is_dir():
         raise CheckpointError(
             f"{path} holds no trained model: give the --workdir of a train.py run that has"
@@ -38,14 +37,6 @@ def load_model(path: str | Path) -> TrainedNetwork:
 
     with contextlib.closing(CheckpointStore(directory, read_only=True)) as store:
         return _restore(store, directory)
-
-
-def _best_checkpoint(path: Path) -> Path:
-    """The best checkpoint of a run, given by the run's folder or by the checkpoint's own."""
-    of_run = path / "checkpoints" / "best"
-    if of_run.is_dir() or path.name != "best" or path.absolute().parent.name != "checkpoints":
-        return of_run
-    return path
 
 
 def load_run(workdir: str | Path) -> TrainedNetwork:

@@ -147,9 +147,7 @@ def unique_names(models: Sequence[Path]) -> list[str]:
 
     A name such as ``seed0`` or ``fold1`` always comes with its parent.
     """
-    paths = [model.resolve() for model in models]
-    # A run given by its best checkpoint has the run's name.
-    paths = [p.parents[1] if p.parts[-2:] == ("checkpoints", "best") else p for p in paths]
+    paths = [_run_folder(model.resolve()) for model in models]
     first = max(_least_depth(path) for path in paths)
     for depth in range(first, max(len(path.parts) for path in paths)):
         names = ["/".join(path.parts[-depth:]) for path in paths]
@@ -157,6 +155,12 @@ def unique_names(models: Sequence[Path]) -> list[str]:
             return names
     # The same path twice.
     return [f"{path.name} ({number})" for number, path in enumerate(paths, start=1)]
+
+
+def _run_folder(path: Path) -> Path:
+    """The folder of the run where a path is that of its best checkpoint, otherwise the path."""
+    best = path.parent if path.name.isdigit() else path
+    return best.parents[1] if best.parts[-2:] == ("checkpoints", "best") else path
 
 
 def _least_depth(path: Path) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 
 from rcmnet_jax.checkpoints.provenance import collect_provenance
 from rcmnet_jax.evaluation.results import write_json
-from rcmnet_jax.files import replacing
+from rcmnet_jax.files import write_text
 from rcmnet_jax.html import image_uri, write_page
 from rcmnet_jax.paper.collect import Results
 from rcmnet_jax.paper.figures import draw_figures, page_sized
@@ -40,10 +40,10 @@ def write_pages(
     out = settings.out
     tables = make_tables(settings, results)
     for table in tables:
-        _write_text(out / "tables" / f"{table.name}.csv", table.csv())
+        write_text(out / "tables" / f"{table.name}.csv", table.csv())
     drawn = draw_figures(runs, results, out, settings.protocols[0]) if figures else []
     facts = _facts(settings, runs, results)
-    _write_text(out / "report.md", _markdown(facts, tables, drawn, failed, out))
+    write_text(out / "report.md", _markdown(facts, tables, drawn, failed, out))
     write_json(
         out / "report.json",
         {"facts": facts, "failed": list(failed), "runs": [_record(run, results) for run in runs]},
@@ -113,8 +113,3 @@ def _markdown(
     lines += ["", *(table.markdown() for table in tables)]
     lines += [f"![{title}]({path.relative_to(out)})\n" for title, path in figures]
     return "\n".join(lines)
-
-
-def _write_text(path: Path, text: str) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")

@@ -157,12 +157,6 @@ def test_explaining_and_predicting_a_bundle_give_the_same_probabilities(
     assert np.abs(uncalibrated - expected).max() > 0.01
 
 
-def test_a_checkpoint_is_a_model(trained, images, tmp_path):
-    checkpoint = trained / "checkpoints" / "best"
-    assert run("--model", checkpoint, "--images", images / "blue", "--out", tmp_path) == 0
-    assert list(json.loads((tmp_path / "maps.json").read_text())["runs"]) == ["trained"]
-
-
 def test_files_of_an_earlier_call_go_and_those_of_the_user_stay(trained, images, tmp_path):
     again = shutil.copytree(trained, tmp_path / "again")
     out = tmp_path / "out"

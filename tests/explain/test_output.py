@@ -32,6 +32,8 @@ def test_runs_of_the_same_folder_name_are_told_apart():
     folds = [Path("/c/scratch/seed0/fold0"), Path("/c/frozen/seed0/fold0")]
     assert unique_names(folds) == ["scratch/seed0/fold0", "frozen/seed0/fold0"]
     assert unique_names([Path("/a/run"), Path("/a/run")]) == ["run (1)", "run (2)"]
+    checkpoints = [Path("/runs/a/checkpoints/best"), Path("/runs/b/checkpoints/best/250")]
+    assert unique_names(checkpoints) == ["a", "b"]
     # Names that become one file name are not apart.
     assert unique_names([Path("/x/a b"), Path("/y/a_b")]) == ["x/a b", "y/a_b"]
 
