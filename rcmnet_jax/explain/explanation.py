@@ -33,6 +33,7 @@ from rcmnet_jax.explain.network_maps import (
 )
 from rcmnet_jax.explain.output import unique_names, write_explanation
 from rcmnet_jax.explain.randomisation import randomisation_scores
+from rcmnet_jax.explain.score_tables import score_tables
 from rcmnet_jax.inference.network import TrainedNetwork
 from rcmnet_jax.scoring.run import split_of_run
 
@@ -85,17 +86,8 @@ class ExplainSettings:
         if self.layer is None:
             size = (network.preprocess.height, network.preprocess.width)
             layer = deepest_layer(network.model, network.variables, size)
-        return {"layer": layer, **self._same_for_all}
-
-    @property
-    def _same_for_all(self) -> dict[str, Any]:
         names = ("method", "target", "smooth", "batch_size")
-        return {name: getattr(self, name) for name in names}
-
-    def record(self, layers: Sequence[str | None]) -> dict[str, Any]:
-        """How the maps were made, for the files."""
-        named = dict.fromkeys(layer or "last" for layer in layers)
-        return {**self._same_for_all, "layer": ", ".join(named), "class": self.class_name}
+        return {"layer": layer} | {name: getattr(self, name) for name in names}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +110,8 @@ class Explanation:
             right = f"{sum(known)}/{len(known)} right, " if known else ""
             lines.append(f"{maps.name}: {len(maps.facts)} maps, {right}{flagged} flagged")
             lines.append(f"  {maps.description}")
-            lines += _score_lines(self.scores.get(maps.name, {}))
+            for table in score_tables(self.scores.get(maps.name, {})):
+                lines += [f"  {table.caption}", *(f"    {line}" for line in table.lines())]
         return "\n".join(lines)
 
 
@@ -152,9 +145,14 @@ def explain_images(settings: ExplainSettings) -> Explanation:
         shown.append(
             explain_network(name, fresh, read.images, class_id=ids[0], trained=False, **options[0])
         )
-    scores = _all_scores(settings, trained, read.images, boxes)
+    scores: dict[str, Any] = {}
+    if boxes is not None or settings.checks:
+        for maps, chosen in zip(trained, options, strict=True):
+            scores[maps.name] = {"settings": chosen, "step": maps.network.step}
+        _add_scores(scores, trained, read.images, boxes, checks=settings.checks)
     if settings.pictures:
-        record = settings.record([maps.layer for maps in trained]) | {"found": len(references)}
+        layers = ", ".join(dict.fromkeys(maps.layer or "last" for maps in trained))
+        record = {**options[0], "layer": layers, "found": len(references), "class": wanted}
         write_explanation(
             settings.out, read, shown, settings=record, scores=scores, synthetic=synthetic
         )
@@ -182,24 +180,22 @@ def _references(
     return references, dataset.synthetic
 
 
-def _all_scores(
-    settings: ExplainSettings,
+def _add_scores(
+    scores: dict[str, Any],
     trained: Sequence[NetworkMaps],
     images: Sequence[CellImage],
     boxes: BoxTable | None,
-) -> dict[str, Any]:
-    """Scores by network's name; with boxes, each network is compared with the first."""
-    if boxes is None and not settings.checks:
-        return {}
-    scores: dict[str, Any] = {}
+    *,
+    checks: bool,
+) -> None:
+    """Adds to the scores by network's name; with boxes, each network is compared with the first."""
     for maps in trained:
-        row: dict[str, Any] = {"settings": settings.record([maps.layer]), "step": maps.network.step}
+        row = scores[maps.name]
         if boxes is not None:
             row["localisation"] = localisation_scores(maps, images, boxes, seeds=UNTRAINED_SEEDS)
-        if settings.checks:
+        if checks:
             row["randomisation"] = randomisation_scores(maps)
             row["faithfulness"] = faithfulness_scores(maps)
-        scores[maps.name] = row
     if boxes is not None:
         first, *others = (
             localise_maps(maps, images, boxes, maps.explained.signed_Nxhxw) for maps in trained
@@ -207,50 +203,3 @@ def _all_scores(
         for maps, other in zip(trained[1:], others, strict=True):
             pair = compare_localisation(other, first)
             scores[maps.name]["localisation"][f"minus {trained[0].name}"] = pair
-    return scores
-
-
-def _score_lines(scores: dict[str, Any]) -> list[str]:
-    lines = []
-    if "localisation" in scores:
-        found = scores["localisation"]
-        rows = {"trained": found["trained"]}
-        rows |= {f"untrained, seed {seed}": row for seed, row in found["untrained"].items()}
-        rows |= {name.replace("_", " "): row for name, row in found["controls"].items()}
-        rows |= {f"  {name}": row for name, row in found["per_class"].items()}
-        lines.append(f"  boxes of {found['images']} cells: pointing, energy in the box, its area")
-        lines += [
-            f"    {name:<24}{row['pointing']['k']}/{row['pointing']['n']}"
-            f" ({_range(row['pointing'])})  {_estimate(row['energy'])}  {row['area']:.3f}"
-            + (f"  {row['empty']} empty" if row["empty"] else "")
-            for name, row in rows.items()
-        ]
-        lines += [
-            f"    energy {name}: {_estimate(row['energy_difference'])}; hits only here"
-            f" {row['hits_only_first']}, only there {row['hits_only_second']},"
-            f" p = {row['mcnemar_p']:.2g}"
-            for name, row in found.items()
-            if name.startswith("minus ")
-        ]
-    if "randomisation" in scores:
-        lines.append("  rank correlation when modules are reset, from the top down to")
-        lines += [
-            f"    {name:<24}{_estimate(row)}" for name, row in scores["randomisation"].items()
-        ]
-    if "faithfulness" in scores:
-        lines.append("  area under deletion (lower is better), insertion (higher is better)")
-        lines += [
-            f"    {name.replace('_', ' '):<24}{_estimate(row['deletion_area'])}"
-            f"  {_estimate(row['insertion_area'])}"
-            for name, row in scores["faithfulness"].items()
-        ]
-    return lines
-
-
-def _estimate(entry: dict[str, Any]) -> str:
-    value = "not defined" if entry["value"] is None else f"{entry['value']:.3f}"
-    return f"{value} ({_range(entry)})"
-
-
-def _range(entry: dict[str, Any]) -> str:
-    return "no interval" if entry["low"] is None else f"{entry['low']:.3f} to {entry['high']:.3f}"

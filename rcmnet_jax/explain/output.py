@@ -19,6 +19,7 @@ from rcmnet_jax.explain.map_figures import (
     write_png,
 )
 from rcmnet_jax.explain.network_maps import NetworkMaps
+from rcmnet_jax.explain.score_tables import score_tables
 from rcmnet_jax.files import replacing
 from rcmnet_jax.html import image_uri, write_page
 
@@ -85,7 +86,7 @@ def write_explanation(
         class_names=sorted({r["true_class"] for r in records if r["true_class"]}),
         unreadable=read.unreadable,
         settings=settings,
-        scores=scores or {},
+        score_tables={name: score_tables(row) for name, row in (scores or {}).items()},
         synthetic=synthetic,
     )
 

@@ -82,7 +82,10 @@ def test_the_page_is_one_file_with_every_image(explained):
     assert page.count("data:image/jpeg") == 6 * 4
     # Nothing is fetched.
     assert not re.findall(r'(?:src|href)="(?!data:|#)', page)
-    assert "scores of the maps" in page
+    assert page.count(": scores of the maps</h2>") == 2
+    # Localisation, randomisation and faithfulness of each; the second is compared with the first.
+    assert page.count("<table>") == 7
+    assert page.count("minus trained") == 1
 
 
 def test_scores_of_trained_networks_with_their_controls(explained):
