@@ -10,7 +10,7 @@ import numpy as np
 from rcmnet_jax.checkpoints.open_model import TrainedNetwork
 from rcmnet_jax.checkpoints.provenance import collect_provenance
 from rcmnet_jax.checkpoints.store import tree_sha256
-from rcmnet_jax.data.audit import ThoroughAudit, look_closer, shrink
+from rcmnet_jax.data.audit import look_closer, shrink
 from rcmnet_jax.evaluation.results import split_note
 from rcmnet_jax.scoring.run import Scored
 
@@ -35,18 +35,27 @@ def provenance_section(restored: TrainedNetwork, scored: Scored, command: str) -
     }
 
 
-def data_section(scored: Scored, pixels: Any, part_of: Mapping[str, str], told: str) -> dict:
-    """The data set's audit, with near-duplicates and shortcuts, and its class balance."""
-    found = _audit(scored, pixels, part_of, told)
+def data_section(scored: Scored, pixels: Any, part_of: Mapping[str, str], split: str) -> dict:
+    """The data set's audit, with near-duplicates and shortcuts, and its class balance.
+
+    Args:
+        scored: the images of the report.
+        pixels: of the whole data set, at the network's size.
+        part_of: part of each file.
+        split: a description of those parts.
+    """
+    audit = scored.dataset.audit
+    small = np.stack([shrink(np.asarray(pixels[np.array([i])])[0]) for i in range(len(pixels))])
+    found = look_closer(audit, audit.kept, small, part_of, split)
     values = found.to_dict()
     names = scored.dataset.class_names
     records = scored.dataset.records
-    parts = np.array([part_of.get(file, "not used") for file in records.file])
-    shown = [p for p in ("train", "val", "test", "external", "dropped", "not used") if p in parts]
+    part = np.array([part_of.get(file, "not used") for file in records.file])
+    shown = [p for p in ("train", "val", "test", "external", "dropped", "not used") if p in part]
     balance = [
         {
             "class": name,
-            "parts": [int(np.sum((parts == p) & (records.label == k))) for p in shown],
+            "parts": [int(np.sum((part == p) & (records.label == k))) for p in shown],
         }
         for k, name in enumerate(names)
     ]
@@ -59,16 +68,9 @@ def data_section(scored: Scored, pixels: Any, part_of: Mapping[str, str], told: 
         "findings": values["findings"],
         "probes": values["probes"],
         "parts": shown,
-        "parts_told": told,
+        "parts_told": split,
         "balance": balance,
     }
-
-
-def _audit(scored: Scored, pixels: Any, part_of: Mapping[str, str], told: str) -> ThoroughAudit:
-    """The audit with near-duplicates and shortcuts, from images decoded at the network's size."""
-    audit = scored.dataset.audit
-    small = np.stack([shrink(np.asarray(pixels[np.array([i])])[0]) for i in range(len(pixels))])
-    return look_closer(audit, audit.kept, small, part_of, told)
 
 
 def run_section(restored: TrainedNetwork, workdir: Path, scored: Scored) -> dict[str, Any]:
