@@ -42,13 +42,13 @@ def replacing(path: Path | str) -> Iterator[Path]:
 
 
 def write_text(path: Path | str, text: str) -> None:
-    """Writes UTF-8 text, whole or not at all.
+    """Writes UTF-8 text, whole or not at all; file names in it need not be UTF-8.
 
     Raises:
         UserError: as `replacing` does.
     """
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="")
+        temporary.write_text(text, encoding="utf-8", errors="surrogateescape", newline="")
 
 
 def require_folder(folder: Path, option: str = "--out") -> None:

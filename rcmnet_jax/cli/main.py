@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import io
 import sys
 from collections.abc import Sequence
 
@@ -18,7 +19,7 @@ COMMANDS = {
     "benchmark": ("benchmark", "measure speed against PyTorch on this machine"),
     "evaluate": ("evaluate", "score a trained network, or compare two"),
     "explain": ("explain", "show where trained networks looked, and score it"),
-    "reproduce": ("reproduce", "remake every table and figure of the paper"),
+    "reproduce": ("reproduce", "reproduce every table and figure of the paper"),
     "predict": ("predict", "classes, statuses and counts of a folder of images"),
     "doctor": ("doctor", "what this machine has and lacks"),
     "export": ("export", "write a trained network as one file, or for PyTorch, ONNX, StableHLO"),
@@ -34,6 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
       The exit status, see `rcmnet_jax.cli.exit_codes`.
     """
+    # Class names and files in any script, also where the terminal's encoding lacks the letters.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     args = _parser().parse_args(argv)
     if argv is None:
         use_huge_pages()

@@ -1,4 +1,4 @@
-"""Remake every table and figure of the paper from images, beside the paper's numbers."""
+"""Reproduce every table and figure of the paper from images, beside the published numbers."""
 
 import argparse
 from pathlib import Path
@@ -12,8 +12,11 @@ examples:
   rcmnet reproduce --quick --models resnet18,rcmnet --out demo/paper
   rcmnet reproduce --pbc PBC_dataset_normal_DIB --cart CART_FOLDER --out reproduction --seeds 3
   rcmnet reproduce --pbc PBC_dataset_normal_DIB --out small --size 96 --models rcmnet --dry-run
+  rcmnet reproduce --pbc PBC_dataset_normal_DIB --out reproduction --hours 8
+  rcmnet reproduce --status --out reproduction
 
-The same command goes on where it was stopped; runs that are done are not trained again.
+The same command continues where it was stopped; finished runs are not trained again. Exit status 1:
+some runs failed. Runs left by --hours are no failure.
 """
 
 
@@ -36,20 +39,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quick", action="store_true", help="synthetic cells, small, in minutes")
     parser.add_argument("--dry-run", action="store_true", help="show the plan and its time only")
     parser.add_argument(
-        "--no-estimate", action="store_true", help="do not measure speeds beforehand"
+        "--no-estimate",
+        dest="estimate",
+        action="store_false",
+        help="do not measure speeds first; with --dry-run no image is opened",
+    )
+    parser.add_argument(
+        "--hours",
+        type=float,
+        help="start no run that would end later by its estimate, and list the runs left",
+    )
+    parser.add_argument(
+        "--status",
+        action="store_true",
+        help="show the state of every run in --out, also while they run, and do nothing else",
     )
     parser.add_argument("--data-dir", help="where built data sets are kept")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Trains what is missing and writes the report."""
+    """Trains what is missing and writes the report, or shows the state of the runs."""
+    if args.status:
+        from rcmnet_jax.paper.status import status_lines
+
+        print("\n".join(status_lines(args.out)))
+        return OK
     size = _size(args.size)
     require_folder(args.out)
-    from rcmnet_jax.paper import Options, reproduce
-    from rcmnet_jax.paper.facts import NETWORKS
+    from rcmnet_jax.paper import ReproductionSettings, reproduce
+    from rcmnet_jax.paper.published import NETWORKS
     from rcmnet_jax.training.loop import Interrupted
 
-    options = Options(
+    settings = ReproductionSettings(
         out=args.out.absolute(),
         pbc=args.pbc,
         cart=args.cart,
@@ -60,18 +81,21 @@ def run(args: argparse.Namespace) -> int:
         quick=args.quick,
         data_dir=args.data_dir,
         dry_run=args.dry_run,
-        calibrate=not args.no_estimate,
+        estimate=args.estimate,
+        hours=args.hours,
     )
     try:
-        failed = reproduce(options)
+        outcome = reproduce(settings)
     except Interrupted as interrupted:
         print(interrupted)
         return INTERRUPTED
     if not args.dry_run:
         print(f"report: {args.out / 'report.html'} (and report.md, tables/, figures/)")
-    for line in failed:
+    for line in outcome.failed:
         print(f"failed: {line}")
-    return PARTIAL if failed else OK
+    for title in outcome.left:
+        print(f"left for another call: {title}")
+    return PARTIAL if outcome.failed else OK
 
 
 def _size(text: str) -> int:

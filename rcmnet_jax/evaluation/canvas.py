@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from rcmnet_jax.evaluation.fonts import drawable_names, use_fallback_fonts
 from rcmnet_jax.files import replacing
 
 BLUE, PALE_BLUE, RED, GREEN, GREY, INK = (
@@ -39,6 +40,7 @@ def new_figure(height: float, title: str, synthetic: bool) -> Figure:
 
 def save(figure: Figure, path: Path | str) -> None:
     """Write the PNG, whole or not at all; no version and no date in it: same data, same bytes."""
+    use_fallback_fonts(figure)
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=_DPI, metadata={"Software": None})
 
@@ -53,7 +55,7 @@ def clean(axes: Axes, grid: str = "y") -> None:
 
 def short_names(names: Sequence[str]) -> list[str]:
     """Names that leave room for the figure; the end stays, since it often tells them apart."""
-    names = [str(name) for name in names]
+    names = drawable_names([str(name) for name in names])
     return [
         n if len(n) <= _LONGEST_NAME else f"{n[:10]}…{n[-(_LONGEST_NAME - 11) :]}" for n in names
     ]

@@ -1,4 +1,4 @@
-"""Where the network looked: class activation maps, attention, and what they are worth."""
+"""Class activation maps, attention maps, and scores of how far they can be trusted."""
 
 from rcmnet_jax.explain.grad_cam import ClassMaps as ClassMaps
 from rcmnet_jax.explain.grad_cam import class_maps as class_maps

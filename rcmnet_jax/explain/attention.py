@@ -1,7 +1,7 @@
-"""What the attention of RCMNet does: weights of the self-attention, gates of CBAM.
+"""Attention of RCMNet: weights of the self-attention, gates of CBAM.
 
-They tell what a part of the network lets through, not what the decision rests on; Grad-CAM asks
-for the latter.
+They show what a part of the network passes on, not what the decision depends on, which is
+Grad-CAM's question.
 """
 
 from functools import partial
@@ -16,7 +16,7 @@ from rcmnet_jax.types import Variables
 
 
 class Gates(NamedTuple):
-    """The gates of one CBAM, each in (0, 1); a half is what zero weights give.
+    """The gates of one CBAM, each in (0, 1); zero weights give 0.5.
 
     Attributes:
       channel_BxC: how much of each channel passes.
@@ -31,8 +31,8 @@ class Attention(NamedTuple):
     """The self-attention of a BoT block.
 
     Attributes:
-      weights_BxNxTxT: of head n, row t the weights that position t gives to all T = h * w
-        positions (row by row of the map); they sum to 1.
+      weights_BxNxTxT: for head n, row t holds the weights of position t on all T = h * w positions
+        (row by row of the map); they sum to 1.
       size: (h, w) of the map.
     """
 
@@ -61,15 +61,15 @@ def attention_maps(model: nn.Module, variables: Variables, x_BxHxWx3: jax.Array)
 def rollout(attention: Attention, position: tuple[int, int]) -> jax.Array:
     """Where the output of the block at one position comes from.
 
-    Attention rollout (Abnar & Zuidema 2020) of the one block there is: the mean over heads, and
-    half of it for the shortcut around the block, ``(mean_n weights + I) / 2``.
+    Attention rollout (Abnar & Zuidema 2020) of one block: the mean over the heads, averaged with
+    the shortcut around the block, ``(mean_n weights + I) / 2``.
 
     Args:
       attention: from `attention_maps`.
       position: (row, column) in the map.
 
     Returns:
-      (B, h, w) float32, each image's sums to 1.
+      (B, h, w) float32, summing to 1 for each image.
 
     Raises:
       UserError: the position is not in the map.
@@ -110,7 +110,7 @@ def cbam_gates(model: nn.Module, variables: Variables, x_BxHxWx3: jax.Array) -> 
 
 
 def _run(model: nn.Module, variables: Variables, x_BxHxWx3: jax.Array):
-    """The feature map, and what the modules kept on the way."""
+    """The feature map, and the intermediates that the modules sowed."""
     f_BxhxwxC, collections = _compiled_run(model, dict(variables), x_BxHxWx3)
     return f_BxhxwxC, collections.get("intermediates", {})
 

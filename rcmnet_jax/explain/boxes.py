@@ -1,4 +1,4 @@
-"""Boxes around cells: reading them, and taking them through the crop of the preprocessing."""
+"""Boxes around cells: reading them, and mapping them to the network's input."""
 
 import csv
 import dataclasses
@@ -14,7 +14,7 @@ COLUMNS = ("file", "x_center", "y_center", "width", "height")
 
 @dataclasses.dataclass(frozen=True)
 class Box:
-    """A rectangle; edges in pixels, or as fractions of the image, as the reader says."""
+    """A rectangle; edges in pixels or in fractions of the image."""
 
     left: float
     top: float
@@ -29,62 +29,55 @@ class Box:
 
 
 class BoxTable:
-    """Boxes by image file.
+    """Boxes in fractions of their images, by the last folder and the name of the image file.
 
-    Args:
-      boxes: fractions of the image, by file with slashes.
+    The folders above do not count, since every user keeps the images elsewhere.
     """
 
-    def __init__(self, boxes: dict[str, Box]):
-        self._boxes = {_key(file): box for file, box in boxes.items()}
+    def __init__(self) -> None:
+        self._boxes: dict[tuple[str, ...], Box] = {}
 
     def __len__(self) -> int:
         return len(self._boxes)
 
     def find(self, file: str) -> Box | None:
-        """The box of an image, in fractions, by its file name and the folder it is in."""
-        return self._boxes.get(_key(file))
+        """The box of an image."""
+        return self._boxes.get(PurePath(file).parts[-2:])
 
-
-def _key(file: str) -> tuple[str, ...]:
-    # The class folder and the name: the folders above are wherever the user keeps the images.
-    return PurePath(file).parts[-2:]
+    def add(self, file: str, box: Box) -> None:
+        """Adds the box of an image."""
+        self._boxes[PurePath(file).parts[-2:]] = box
 
 
 def read_boxes(path: str | Path) -> BoxTable:
     """Reads a CSV of boxes, one an image: ``file,x_center,y_center,width,height``.
 
-    Numbers are fractions of the image's width and height. Images are told apart by the last folder
-    and the name in ``file``.
+    Numbers are fractions of the image's width and height.
 
     Raises:
-      DataError: no such file, other columns, a number that is none or out of range, or two boxes
-        for one image.
+      DataError: the file cannot be read, has other columns, a number that is missing or out of
+        range, or two boxes for one image.
     """
-    path = Path(path)
-    boxes: dict[str, Box] = {}
-    seen: set[tuple[str, ...]] = set()
+    path, table = Path(path), BoxTable()
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.DictReader(stream)
             if tuple(reader.fieldnames or ()) != COLUMNS:
                 raise DataError(f"{path} needs the columns {','.join(COLUMNS)}")
             for row in reader:
-                file = row["file"]
-                if _key(file) in seen:
-                    raise DataError(f"{path} has two boxes for {file}: keep one")
-                seen.add(_key(file))
-                boxes[file] = _parse(path, row)
+                if table.find(row["file"]):
+                    raise DataError(f"{path} has two boxes for {row['file']}: keep one")
+                table.add(row["file"], _parse(path, row))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"cannot read boxes from {path} ({error}): give a CSV file") from error
-    return BoxTable(boxes)
+    return table
 
 
 def _parse(path: Path, row: dict[str, str]) -> Box:
     try:
         x, y, width, height = (float(row[column]) for column in COLUMNS[1:])
     except (TypeError, ValueError) as error:
-        raise DataError(f"{path}: the box of {row['file']} is no four numbers") from error
+        raise DataError(f"{path}: the box of {row['file']} is not four numbers") from error
     box = Box(x - width / 2, y - height / 2, x + width / 2, y + height / 2)
     # Annotation tools round: a thousandth beyond the border is the border.
     edges = (box.left, box.top, box.right, box.bottom)
@@ -97,12 +90,12 @@ def _parse(path: Path, row: dict[str, str]) -> Box:
 
 
 def box_in_pixels(box: Box, size: tuple[int, int], preprocess: Preprocess) -> Box:
-    """A box in the pixels that the network sees.
+    """A box in pixels of the network's input.
 
     Args:
       box: in fractions of the original image.
       size: (width, height) of the original image, in pixels.
-      preprocess: the crop and scale that the image went through.
+      preprocess: the crop and scale of the image.
     """
     left, top, right, bottom = preprocess.crop_box(*size)
     x_scale, y_scale = preprocess.width / (right - left), preprocess.height / (bottom - top)

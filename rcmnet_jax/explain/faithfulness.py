@@ -1,8 +1,8 @@
-"""Does the class hang on the pixels that the map marks? (Petsiuk et al. 2018, deletion, insertion)
+"""Does the class depend on the pixels that the map marks? (Petsiuk et al. 2018)
 
-Deletion blurs the picture from the most important pixel on: the probability should fall early.
-Insertion starts with the blurred picture and brings the most important pixels back first: it should
-rise early. Blurred, since a picture with black holes is like none the network has seen.
+Deletion blurs pixels, the most important first: the probability should fall early. Insertion starts
+from the blurred picture and restores pixels, the most important first: it should rise early. Pixels
+are blurred, not blackened, because the network has never seen pictures with black holes.
 """
 
 import dataclasses
@@ -12,16 +12,20 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFilter
 
-from rcmnet_jax.explain.localisation import mean_interval
+from rcmnet_jax.evaluation.calibration import apply_temperature
+from rcmnet_jax.explain.localisation import mean_interval, spot
+from rcmnet_jax.explain.network_maps import NetworkMaps
+from rcmnet_jax.explain.overlay import upsample
+from rcmnet_jax.inference.predictor import Predictor
 
 STEPS = 16
-# Standard deviation of the blur, as a share of the longer side: nothing of a nucleus is left.
+# Standard deviation of the blur as a share of the longer side: wide enough to hide a nucleus.
 BLUR = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
 class Curves:
-    """Probability of the explained class while pixels go and come.
+    """Probability of the explained class while pixels are deleted and inserted.
 
     Attributes:
       fraction: (S + 1,) share of the pixels changed, 0 to 1.
@@ -59,14 +63,14 @@ def deletion_and_insertion(
     *,
     steps: int = STEPS,
 ) -> Curves:
-    """Both curves of some images.
+    """Deletion and insertion curves of N images.
 
     Args:
-      probability_of: for pixels (N, H, W, 3) uint8, the probability (N,) of the class that each
-        image's map is of.
-      pixels_NxHxWx3: uint8, as preprocessed for the network.
-      importance_NxHxW: maps placed on the pixels, higher is more important; equal values are taken
-        row by row.
+      probability_of: the probability (N,) of each image's explained class, for changed pixels
+        (N, H, W, 3) uint8.
+      pixels_NxHxWx3: uint8, the network's input.
+      importance_NxHxW: maps placed on the pixels, higher is more important; ties are broken row by
+        row.
       steps: S; each changes the same number of pixels.
     """
     blurred_NxHxWx3 = np.stack([blur(pixels) for pixels in pixels_NxHxWx3])
@@ -88,3 +92,30 @@ def blur(pixels_HxWx3: np.ndarray) -> np.ndarray:
     radius = BLUR * max(pixels_HxWx3.shape[:2])
     blurred = Image.fromarray(pixels_HxWx3).filter(ImageFilter.GaussianBlur(radius))
     return np.asarray(blurred)
+
+
+def faithfulness_scores(
+    maps: NetworkMaps, *, seed: int = 0, batch_size: int = 64
+) -> dict[str, Any]:
+    """Deletion and insertion by the maps, by random maps of their size, and by the middle spot."""
+    explained, pixels, size = maps.explained, maps.pixels_NxHxWx3, maps.input_size
+    positive = np.maximum(explained.signed_Nxhxw, 0)
+    random = np.random.default_rng(seed).uniform(size=positive.shape)
+    importances = {
+        "maps": upsample(positive, size, explained.placement),
+        "random": upsample(random, size, explained.placement),
+        "spot_in_the_middle": np.repeat(spot(*size)[None], len(pixels), axis=0),
+    }
+    network, ids, rows = maps.network, explained.class_ids_N, np.arange(len(pixels))
+    predictor = Predictor(
+        network.model, mean=network.mean, std=network.std, batch_size=min(batch_size, len(ids))
+    )
+
+    def probability_of(pixels_NxHxWx3: np.ndarray) -> np.ndarray:
+        logits = predictor.logits(network.variables, pixels_NxHxWx3, rows)
+        return apply_temperature(logits, network.temperature or 1.0)[rows, ids]
+
+    return {
+        name: deletion_and_insertion(probability_of, pixels, importance).summary()
+        for name, importance in importances.items()
+    }

@@ -1,7 +1,7 @@
-"""Grad-CAM by `jax.grad`, whole batches at a time (RCMNet section 3.5; Selvaraju et al. 2017).
+"""Grad-CAM by `jax.grad` (RCMNet section 3.5; Selvaraju et al. 2017).
 
-The gradient is taken with respect to the feature map, and nothing below the map is ever
-differentiated, so a map costs little more than a forward pass. No hooks.
+The gradient is taken with respect to the feature map, and nothing below the map is differentiated,
+so a map costs little more than a forward pass. There are no hooks.
 """
 
 from functools import partial
@@ -47,8 +47,9 @@ def grad_cam(
         alpha_k = mean over (i, j) of dS_c / dA_ijk
         map_ij  = ReLU(sum over k of alpha_k A_ijk)
 
-    The network runs as in evaluation (``train=False``), so the images of a batch do not influence
-    each other. Pure; compiled on first use for a model and shape, and usable inside `jax.jit`.
+    The network runs in evaluation mode (``train=False``), so the images of a batch do not
+    influence each other. Pure; compiled on first use for a model and shape, and usable inside
+    `jax.jit`.
 
     Args:
       model: one of the six networks, or any Linen module with ``features`` and ``classify``
@@ -60,7 +61,7 @@ def grad_cam(
       target: S, the class ``logit``, or the softmax ``probability`` as RCMNet writes it.
       layer: whose output A is, one of ``model.layers``: ``stage3``, ``stage3/block2/cbam``,
         ``bot``, ... None: ``model.features(x)``, the last, after the BoT block where there is one.
-      relu: ``False`` leaves the map signed, evidence against the class being negative.
+      relu: ``False`` leaves the map signed; evidence against the class is negative.
 
     Returns:
       (B, h, w) float32, neither normalised nor resized.
@@ -85,18 +86,13 @@ def class_maps(
     layer: str | None = None,
     relu: bool = True,
 ) -> ClassMaps:
-    """`grad_cam` or a relative of it, with the logits beside the maps.
+    """Maps by Grad-CAM or a related method, with the logits of the same forward pass.
 
     Args:
-      model: see `grad_cam`.
-      variables: see `grad_cam`.
-      x_BxHxWx3: see `grad_cam`.
-      class_ids_B: see `grad_cam`; None explains the class with the largest logit.
+      model, variables, x_BxHxWx3, target, layer, relu: as for `grad_cam`.
+      class_ids_B: as for `grad_cam`; None explains the class with the largest logit.
       method: a key of `METHODS`: ``grad_cam``, ``grad_cam_pp``, ``hires_cam``, ``layer_cam`` or
         ``eigen_cam``.
-      target: see `grad_cam`.
-      layer: see `grad_cam`.
-      relu: see `grad_cam`.
 
     Raises:
       UserError: as `grad_cam`, or an unknown method.
@@ -107,7 +103,7 @@ def class_maps(
         raise UserError(f"the method {method!r} is not one of {', '.join(METHODS)}")
     check_layer(model, layer)
     if class_ids_B is not None:
-        class_ids_B = _checked_class_ids(class_ids_B, x_BxHxWx3.shape[0], model.num_classes)
+        class_ids_B = checked_class_ids(class_ids_B, x_BxHxWx3.shape[0], model.num_classes)
     return _class_maps(model, dict(variables), x_BxHxWx3, class_ids_B, method, target, layer, relu)
 
 
@@ -119,13 +115,14 @@ def _class_maps(model, variables, x_BxHxWx3, class_ids_B, method, target, layer,
     cam_Bxhxw = METHODS[method](a_BxhxwxC, g_BxhxwxC)
     if relu:
         cam_Bxhxw = nn.relu(cam_Bxhxw)
-    if class_ids_B is None:
-        return ClassMaps(cam_Bxhxw, logits_BxK)
-    valid_B = (class_ids_B >= 0) & (class_ids_B < model.num_classes)
-    return ClassMaps(jnp.where(valid_B[:, None, None], cam_Bxhxw, jnp.nan), logits_BxK)
+    if class_ids_B is not None:
+        valid_B = (class_ids_B >= 0) & (class_ids_B < model.num_classes)
+        cam_Bxhxw = jnp.where(valid_B[:, None, None], cam_Bxhxw, jnp.nan)
+    return ClassMaps(cam_Bxhxw, logits_BxK)
 
 
-def _checked_class_ids(class_ids, batch: int, num_classes: int) -> jax.Array:
+def checked_class_ids(class_ids, batch: int, num_classes: int) -> jax.Array:
+    """One class per image, int32; `UserError` for another shape, type or a class out of range."""
     if np.shape(class_ids) != (batch,):
         raise UserError(
             f"class_ids must be one class per image, shape ({batch},); got {np.shape(class_ids)}"

@@ -1,4 +1,4 @@
-"""The images that are to be explained: found, read, and those that cannot be read named."""
+"""Images to explain: finding, choosing and reading them."""
 
 import dataclasses
 import functools
@@ -19,11 +19,11 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
 
 @dataclasses.dataclass(frozen=True)
 class CellImage:
-    """One image file that can be decoded.
+    """One readable image file.
 
     Attributes:
-      file: its path, as it was given or found.
-      true_class: the class it is said to be of, None where nothing says so.
+      file: its path, as given or found.
+      true_class: its class by folder or split, None if unknown.
       data: the bytes.
       size: (width, height) in pixels, upright.
     """
@@ -34,13 +34,13 @@ class CellImage:
     size: tuple[int, int]
 
     def pixels(self, preprocess: Preprocess) -> np.ndarray:
-        """(H, W, 3) uint8, as a network with this preprocessing sees it."""
+        """(H, W, 3) uint8, decoded and preprocessed."""
         return decode_image(self.data, preprocess)
 
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """An image not read yet: its name, its class if known, and how to get its bytes."""
+    """An image that is not read yet: its name, its class if known, and a reader of its bytes."""
 
     file: str
     true_class: str | None
@@ -49,18 +49,18 @@ class Reference:
 
 @dataclasses.dataclass(frozen=True)
 class ReadImages:
-    """What could be read, and what could not, with the reasons."""
+    """Readable images, and (file, reason) of the unreadable ones."""
 
     images: tuple[CellImage, ...]
     unreadable: tuple[tuple[str, str], ...]
 
 
 def find_images(paths: Iterable[str | Path], class_names: Collection[str]) -> list[Reference]:
-    """Image files among the given paths; folders are searched, hidden files in them are not taken.
+    """Image files among the given paths; folders are searched, hidden files in them skipped.
 
     Args:
-      paths: files and folders. A file that is named is taken whatever it is called.
-      class_names: an image whose folder has one of these names is of that class.
+      paths: files and folders. A file given by its own path is taken whatever its name.
+      class_names: an image whose folder has one of these names belongs to that class.
 
     Raises:
       DataError: a path does not exist, or there is no image.
@@ -98,12 +98,14 @@ def _read_file(path: Path) -> bytes:
 
 
 def choose(references: Sequence[Reference], limit: int, *, seed: int = 0) -> list[Reference]:
-    """At most `limit` of the images, drawn at random, as evenly over the classes as they allow.
+    """Draws at most `limit` images at random, as evenly over the classes as possible.
+
+    The draw does not depend on the network, so images are not picked for their maps.
 
     Args:
       references: all images.
       limit: how many; 0 takes all, in their order.
-      seed: of the draw. Nothing about the network goes into it, so nothing is picked to look good.
+      seed: of the draw.
     """
     if limit <= 0 or limit >= len(references):
         return list(references)
@@ -117,10 +119,10 @@ def choose(references: Sequence[Reference], limit: int, *, seed: int = 0) -> lis
 
 
 def read_images(references: Sequence[Reference], preprocess: Preprocess) -> ReadImages:
-    """Reads and decodes images; one that cannot be is named, and the rest goes on.
+    """Reads and decodes images, and lists those that cannot be read.
 
     Raises:
-      DataError: not one of them can be read.
+      DataError: none can be read.
     """
     images: list[CellImage] = []
     unreadable: list[tuple[str, str]] = []
@@ -140,7 +142,7 @@ def read_images(references: Sequence[Reference], preprocess: Preprocess) -> Read
 
 
 def _read(reference: Reference, preprocess: Preprocess) -> CellImage | str:
-    """The image, or why there is none."""
+    """The image, or why it cannot be read."""
     try:
         data = reference.read()
         facts, _ = inspect_and_decode(data, preprocess)

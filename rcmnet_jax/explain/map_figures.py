@@ -1,20 +1,20 @@
-"""Pictures for people: original beside overlay, and grids like the paper's Figures 9 to 11."""
+"""Pictures of maps: image beside overlay, and grids like the paper's Figures 9 to 11."""
 
 import functools
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from rcmnet_jax.data.preprocess import Preprocess
+from rcmnet_jax.evaluation.fonts import drawable_names, font_of
 from rcmnet_jax.explain.images import CellImage
+from rcmnet_jax.explain.network_maps import NetworkMaps
 from rcmnet_jax.explain.overlay import colour_scale, overlay
-from rcmnet_jax.explain.run_maps import RunMaps
 from rcmnet_jax.files import replacing
 
-TILE = 192  # pixels a side that small images are enlarged to, at least
+MIN_SIDE = 192  # pixels; smaller images are enlarged
 COLUMNS = 8
 _MARGIN, _LINE, _TITLES = 6, 15, 120
 _INK, _RIGHT, _WRONG = (34, 34, 34), (0, 115, 80), (190, 60, 0)
@@ -22,33 +22,33 @@ _INK, _RIGHT, _WRONG = (34, 34, 34), (0, 115, 80), (190, 60, 0)
 
 def enlargement(preprocess: Preprocess) -> int:
     """How many times larger than the network's input the pictures are drawn."""
-    return -(-TILE // max(preprocess.height, preprocess.width))
+    return -(-MIN_SIDE // max(preprocess.height, preprocess.width))
 
 
-def shown_pixels(image: CellImage, preprocess: Preprocess) -> np.ndarray:
-    """The part of the image that the network saw, with the detail that the file has."""
+def enlarged_pixels(image: CellImage, preprocess: Preprocess) -> np.ndarray:
+    """The part of the image that the network sees, decoded from the file at the drawn size."""
     factor = enlargement(preprocess)
     return image.pixels(Preprocess(preprocess.height * factor, preprocess.width * factor))
 
 
-def shown_overlay(run: RunMaps, index: int, pixels_HxWx3: np.ndarray) -> np.ndarray:
-    """The overlay of one map on pixels of `shown_pixels`."""
-    cam_hxw = np.maximum(run.explained.signed_Nxhxw[index], 0)
-    if "not_finite" in run.facts[index].flags:
+def enlarged_overlay(maps: NetworkMaps, index: int, pixels_HxWx3: np.ndarray) -> np.ndarray:
+    """The overlay of one map on the pixels of `enlarged_pixels`."""
+    cam_hxw = np.maximum(maps.explained.signed_Nxhxw[index], 0)
+    if "not_finite" in maps.facts[index].flags:
         cam_hxw = np.zeros_like(cam_hxw)
-    grid = run.explained.placement
+    grid = maps.explained.placement
     if grid is not None:
-        grid = grid.scaled(enlargement(run.restored.preprocess))
+        grid = grid.scaled(enlargement(maps.network.preprocess))
     return overlay(pixels_HxWx3, cam_hxw, grid=grid)
 
 
-def map_picture(run: RunMaps, index: int, image: CellImage) -> np.ndarray:
-    """Original, overlay and colour scale side by side, with what is known written below."""
-    original = shown_pixels(image, run.restored.preprocess)
-    shown = shown_overlay(run, index, original)
+def map_picture(maps: NetworkMaps, index: int, image: CellImage) -> np.ndarray:
+    """Image, overlay and colour scale side by side, with the prediction written below."""
+    original = enlarged_pixels(image, maps.network.preprocess)
+    shown = enlarged_overlay(maps, index, original)
     height, width = original.shape[:2]
-    scale = colour_scale(height, (0.0, max(run.facts[index].maximum or 0.0, 0.0)))
-    lines = _caption(run, index, image.true_class)
+    scale = colour_scale(height, (0.0, max(maps.facts[index].maximum or 0.0, 0.0)))
+    lines = _caption(maps, index, image.true_class)
     total_width = 2 * width + _MARGIN + scale.shape[1]
     canvas = Image.new("RGB", (total_width, height + _MARGIN + _LINE * len(lines)), "white")
     canvas.paste(Image.fromarray(original), (0, 0))
@@ -60,31 +60,42 @@ def map_picture(run: RunMaps, index: int, image: CellImage) -> np.ndarray:
     return np.asarray(canvas)
 
 
-def _caption(run: RunMaps, index: int, true_class: str | None) -> list[tuple[str, tuple]]:
-    record = run.record(index, true_class)
+def _caption(
+    maps: NetworkMaps, index: int, true_class: str | None
+) -> list[tuple[str, tuple[int, int, int]]]:
+    record = maps.record(index, true_class)
+    names = _drawn_names(maps)
+    predicted, explained = record["predicted"], record["explained_class"]
     lines = [
-        (f"true: {true_class or 'not known'}", _INK),
+        (f"true: {names.get(true_class, true_class) or 'not known'}", _INK),
         (
-            f"predicted: {record['predicted']} {100 * record['probability']:.1f} %",
+            f"predicted: {names[predicted]} {100 * record['probability']:.1f} %",
             _colour(record["correct"]),
         ),
     ]
-    told = []
-    if record["explained_class"] != record["predicted"]:
-        shown = 100 * record["explained_probability"]
-        told.append(f"map of {record['explained_class']} {shown:.1f} %")
-    told += record["flags"]
-    return lines + ([(", ".join(told), _WRONG)] if told else [])
+    notes = list(record["flags"])
+    if explained != predicted:
+        notes.insert(0, f"map of {names[explained]} {100 * record['explained_probability']:.1f} %")
+    return lines + ([(", ".join(notes), _WRONG)] if notes else [])
+
+
+def _drawn_names(maps: NetworkMaps) -> dict[str | None, str]:
+    names = maps.network.class_names
+    return dict(zip(names, drawable_names(names), strict=True))
 
 
 def grid_picture(
-    images: Sequence[CellImage], runs: Sequence[RunMaps], rows: Sequence[int], *, tile: int = 128
+    images: Sequence[CellImage],
+    networks: Sequence[NetworkMaps],
+    rows: Sequence[int],
+    *,
+    tile: int = 128,
 ) -> np.ndarray:
     """Networks below each other, images side by side: the paper's Figures 9 to 11, turned.
 
     Args:
       images: all images.
-      runs: the networks, each with maps of all images.
+      networks: each with maps of all images.
       rows: which images, in the order they are shown.
       tile: pixels of a picture's longer side.
 
@@ -93,30 +104,35 @@ def grid_picture(
     """
     bands = [rows[start : start + COLUMNS] for start in range(0, len(rows), COLUMNS)]
     step, text = tile + _MARGIN, tile + _LINE + _MARGIN
-    band_height = (1 + len(runs)) * text + _MARGIN
+    band_height = (1 + len(networks)) * text + _MARGIN
     width = _TITLES + min(len(rows), COLUMNS) * step
     canvas = Image.new("RGB", (width, _MARGIN + band_height * len(bands)), "white")
     draw = ImageDraw.Draw(canvas)
+
+    def write_title(title: str, top: int) -> None:
+        for number, line in enumerate(title.split(", ")):
+            _write(draw, (4, top + tile // 2 + number * _LINE), line, _TITLES - 8, _INK)
+
     for number, band in enumerate(bands):
         top = _MARGIN + number * band_height
-        _write(draw, (4, top + tile // 2), "image", _TITLES - 8, _INK)
-        for row, run in enumerate(runs, start=1):
-            for which, line in enumerate(run.name.split(", ")):
-                at = (4, top + row * text + tile // 2 + which * _LINE)
-                _write(draw, at, line, _TITLES - 8, _INK)
+        write_title("image", top)
+        for row, maps in enumerate(networks, start=1):
+            write_title(maps.name, top + row * text)
         for column, index in enumerate(band):
             left, image = _TITLES + column * step, images[index]
-            original = shown_pixels(image, runs[0].restored.preprocess)
+            original = enlarged_pixels(image, networks[0].network.preprocess)
             canvas.paste(_fit(original, tile), (left, top))
-            _write(draw, (left, top + tile), image.true_class or "?", tile, _INK)
-            for row, run in enumerate(runs, start=1):
+            true_class = _drawn_names(networks[0]).get(image.true_class, image.true_class)
+            _write(draw, (left, top + tile), true_class or "?", tile, _INK)
+            for row, maps in enumerate(networks, start=1):
                 at = (left, top + row * text)
-                pixels = shown_pixels(image, run.restored.preprocess)
-                canvas.paste(_fit(shown_overlay(run, index, pixels), tile), at)
-                told = f"{run.predicted(index)} {100 * run.confidence(index):.0f} %"
-                told = ", ".join([told, *run.facts[index].flags])
-                colour = _colour(run.correct(index, image.true_class))
-                _write(draw, (left, at[1] + tile), told, tile, colour)
+                pixels = enlarged_pixels(image, maps.network.preprocess)
+                canvas.paste(_fit(enlarged_overlay(maps, index, pixels), tile), at)
+                predicted = _drawn_names(maps)[maps.predicted(index)]
+                caption = f"{predicted} {100 * maps.confidence(index):.0f} %"
+                caption = ", ".join([caption, *maps.facts[index].flags])
+                colour = _colour(maps.correct(index, image.true_class))
+                _write(draw, (left, at[1] + tile), caption, tile, colour)
     return np.asarray(canvas)
 
 
@@ -131,8 +147,8 @@ def _colour(correct: bool | None) -> tuple[int, int, int]:
 
 
 def _write(draw: ImageDraw.ImageDraw, at: tuple[int, int], text: str, width: int, colour) -> None:
-    """One line, cut at its end where it would be wider than `width`."""
-    font = _font()
+    """Writes one line, cut at its end where it would be wider than `width`."""
+    font = _font(font_of(text))
     if font.getlength(text) > width:
         while text and font.getlength(text + "…") > width:
             text = text[:-1]
@@ -141,9 +157,8 @@ def _write(draw: ImageDraw.ImageDraw, at: tuple[int, int], text: str, width: int
 
 
 @functools.cache
-def _font() -> ImageFont.FreeTypeFont:
-    # Matplotlib's: it comes with it, and has more letters than Pillow's own.
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf")), 11)
+def _font(path: Path) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(str(path), 11)
 
 
 def write_png(path: Path, pixels_HxWx3: np.ndarray) -> None:

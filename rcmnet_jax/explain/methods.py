@@ -1,8 +1,8 @@
-"""From a feature map A and the gradient G = dS/dA to a map: Grad-CAM and its relatives.
+"""Class activation maps from a feature map A and the gradient G = dS/dA: Grad-CAM and relatives.
 
-Behind a network that ends in a global average and one dense layer, G at the last map is the same at
-every position. There HiResCAM equals Grad-CAM; the relatives say something of their own at earlier
-layers, and in VGG19 and AlexNet.
+In a network that ends in a global average and one dense layer, G at the last map is the same at
+every position, and HiResCAM equals Grad-CAM. The methods differ at earlier layers, and in VGG19 and
+AlexNet.
 """
 
 from collections.abc import Callable
@@ -20,22 +20,22 @@ def grad_cam_map(a_BxhxwxC: jax.Array, g_BxhxwxC: jax.Array) -> jax.Array:
 def hires_cam_map(a_BxhxwxC: jax.Array, g_BxhxwxC: jax.Array) -> jax.Array:
     """``sum_k G_k A_k`` at every position (Draelos & Carin 2020).
 
-    Where the score is linear in A, its sum is the score but for the bias: nothing is averaged away.
+    Where the score is linear in A, the map sums to the score without its bias.
     """
     return (a_BxhxwxC * g_BxhxwxC).sum(-1)
 
 
 def layer_cam_map(a_BxhxwxC: jax.Array, g_BxhxwxC: jax.Array) -> jax.Array:
-    """``sum_k ReLU(G_k) A_k`` (Jiang et al. 2021), sharp at early layers; evidence for only."""
+    """``sum_k ReLU(G_k) A_k`` (Jiang et al. 2021), sharp at early layers; no negative evidence."""
     return (nn.relu(g_BxhxwxC) * a_BxhxwxC).sum(-1)
 
 
 def grad_cam_pp_map(a_BxhxwxC: jax.Array, g_BxhxwxC: jax.Array) -> jax.Array:
     """Grad-CAM++ (Chattopadhay et al. 2018): positions weighted so that small objects count.
 
-    ``w_k = sum_ij a_ijk ReLU(G_ijk)``, ``a = G^2 / (2 G^2 + sum_ij(A) G^3)``, the derivatives of
-    exp(S); its common factor is dropped, as usual. No constant is added below, so that the map
-    does not depend on the size of the gradient's unit.
+    ``sum_k w_k A_k``, ``w_k = sum_ij a_ijk ReLU(G_ijk)``, ``a = G^2 / (2 G^2 + sum_ij(A) G^3)``,
+    from the derivatives of exp(S) without their common factor. No constant is added to the
+    denominator, so the scale of the gradient does not change the shape of the map.
     """
     square, cube = g_BxhxwxC**2, g_BxhxwxC**3
     below = 2 * square + a_BxhxwxC.sum((1, 2), keepdims=True) * cube
@@ -47,8 +47,8 @@ def grad_cam_pp_map(a_BxhxwxC: jax.Array, g_BxhxwxC: jax.Array) -> jax.Array:
 def eigen_cam_map(a_BxhxwxC: jax.Array, g_BxhxwxC: jax.Array) -> jax.Array:
     """The first principal component of A over positions (Muhammad & Yeasin 2020).
 
-    No class and no gradient: what the layer responds to most, whatever the answer. The sign, which
-    the decomposition leaves open, is the one with a positive sum.
+    It depends on no class and no gradient: it shows what the layer responds to most. The sign,
+    which the decomposition leaves open, is chosen so that the sum is positive.
     """
     del g_BxhxwxC
     batch, height, width, channels = a_BxhxwxC.shape

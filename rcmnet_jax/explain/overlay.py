@@ -1,8 +1,8 @@
-"""Maps laid over images, in colours that can be read back.
+"""Maps laid over images in viridis.
 
-Viridis: its lightness rises evenly with the value, in print and for colour-blind readers too, so
-that no border appears in the picture that is not in the map; jet, the usual choice, has several.
-The image below is grey, so that every hue in an overlay is the map's.
+The lightness of viridis rises evenly with the value, also in print and for colour-blind readers, so
+an overlay shows no edge that is not in the map; jet, the usual choice, adds several. The image
+below is grey, so every hue is the map's.
 """
 
 import matplotlib
@@ -17,7 +17,7 @@ COLOUR_MAP = "viridis"
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _SCALE_WIDTH = 12  # pixels of the bar itself
 
-# Where cells lie; None: spread evenly over the image.
+# Where a map's cells lie in the image; None spreads them evenly.
 Placement = Grid | None
 
 
@@ -36,8 +36,8 @@ def overlay(
       cam_hxw: raw map of any size, float.
       alpha: weight of the map, 0 to 1.
       limits: values of the darkest and the lightest colour; 0 and the map's maximum when None. An
-        empty map is dark all over.
-      grid: where the map's cells lie, from ``model.layers``; resized to the image when None.
+        empty map is dark everywhere.
+      grid: where the map's cells lie, from ``model.layers``; None spreads them evenly.
 
     Returns:
       (H, W, 3) uint8.
@@ -54,29 +54,27 @@ def overlay(
         raise UserError(f"alpha must lie between 0 and 1, got {alpha}")
     values = upsample(cam_hxw, pixels.shape[:2], grid)
     low, high = limits or (0.0, float(np.max(cam_hxw)))
-    # A map without a positive value has nothing to show: all of it gets the colour of zero.
     shown = (values - low) / (high - low) if high > low else np.zeros_like(values)
     grey_HxWx1 = (pixels @ _LUMA)[..., None]
     return np.round((1 - alpha) * grey_HxWx1 + alpha * colours(shown)).astype(np.uint8)
 
 
 def colours(values: np.ndarray) -> np.ndarray:
-    """RGB uint8 of values in [0, 1] (clipped), with a last axis of 3 added."""
+    """RGB uint8 of values clipped to [0, 1], with a last axis of 3."""
     table = matplotlib.colormaps[COLOUR_MAP]
-    # A single value comes back as a tuple.
     return np.asarray(table(np.clip(values, 0, 1), bytes=True))[..., :3]
 
 
 def upsample(cam_hxw: np.ndarray, size: tuple[int, int], grid: Placement = None) -> np.ndarray:
-    """A map brought to the size of the image, linear between the centres of its cells.
+    """Resizes a map to the image, linearly between the centres of its cells.
 
     Args:
       cam_hxw: map, or maps along leading axes.
       size: (H, W) of the image, in pixels.
-      grid: where the cells lie. None spreads them evenly, as resizing does.
+      grid: where the cells lie; None spreads them evenly.
 
     Returns:
-      (..., H, W) float32; beyond the outermost centres the value of the nearest.
+      (..., H, W) float32; beyond the outermost centres, the nearest centre's value.
 
     Raises:
       UserError: the map has less than two dimensions, is empty or not finite.
@@ -88,7 +86,6 @@ def upsample(cam_hxw: np.ndarray, size: tuple[int, int], grid: Placement = None)
             " a class that does not exist"
         )
     rows, columns = map(_weights, cam.shape[-2:], size, (grid, grid))
-    # All three are float32: a conversion would copy maps of the size of images.
     return rows @ cam @ columns.T
 
 
@@ -102,13 +99,13 @@ def _weights(cells: int, pixels: int, grid: Grid | None) -> np.ndarray:
     share = (position - below).astype(np.float32)
     weights = np.zeros((pixels, cells), np.float32)
     weights[np.arange(pixels), below] = 1 - share
-    # Added, not set: where there is one cell only, both neighbours are that cell.
+    # Added, not set: a single cell is both of its neighbours.
     weights[np.arange(pixels), above] += share
     return weights
 
 
 def colour_scale(height: int, limits: tuple[float, float]) -> np.ndarray:
-    """A vertical colour bar with its two values written beside it.
+    """A vertical colour bar labelled with its limits.
 
     Args:
       height: pixels, at least 32.

@@ -1,15 +1,19 @@
 """Do the maps depend on what was learned? (Adebayo et al. 2018, "Sanity checks")
 
-The modules of the network are set back to their initial state, one after the other from the
-classifier down to the stem. A map that stays the same all the way shows the image, not the network.
+The modules of the network are reset to random weights, one after the other from the classifier
+down to the stem. A map that stays the same throughout shows the image, not the network.
 """
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from rcmnet_jax.explain.localisation import mean_interval
+from rcmnet_jax.explain.network_maps import NetworkMaps, untrained_variables
 from rcmnet_jax.types import Variables
 
 
@@ -36,12 +40,12 @@ def modules_from_the_top(model: nn.Module, variables: Variables, image: jax.Arra
 def cascade(
     variables: Variables, fresh: Variables, modules: list[str]
 ) -> Iterator[tuple[str, Variables]]:
-    """Yields a module's name and the variables with all modules up to it set back.
+    """Yields each module's name with the variables after it and those before it are reset.
 
     Args:
       variables: trained.
       fresh: as initialised.
-      modules: in the order they are set back.
+      modules: in the order of resetting.
     """
     mixed = {collection: dict(tree) for collection, tree in variables.items()}
     for module in modules:
@@ -58,7 +62,7 @@ def similarity_by_module(
     fresh: Variables,
     modules: list[str],
 ) -> dict[str, np.ndarray]:
-    """How alike the maps stay while the network is set back, module by module.
+    """Rank correlation with the trained network's maps while its modules are reset.
 
     Args:
       maps_of: signed maps (N, h, w) of the same images and classes, for given variables.
@@ -67,7 +71,7 @@ def similarity_by_module(
       modules: from `modules_from_the_top`.
 
     Returns:
-      By module, in order: (N,) rank correlation with the trained network's maps.
+      (N,) correlations by module, in order.
     """
     trained_Nxhxw = maps_of(variables)
     return {
@@ -76,8 +80,27 @@ def similarity_by_module(
     }
 
 
+def randomisation_scores(maps: NetworkMaps, *, seed: int = 0) -> dict[str, Any]:
+    """Mean rank correlation by module, with the classes that were explained; JSON-ready."""
+    network, ids = maps.network, maps.explained.class_ids_N
+    image = jnp.zeros((1, *maps.pixels_NxHxWx3.shape[1:]))
+    similarity = similarity_by_module(
+        lambda variables: maps.explainer(variables, maps.pixels_NxHxWx3, ids).signed_Nxhxw,
+        network.variables,
+        untrained_variables(network, seed=seed),
+        modules_from_the_top(network.model, network.variables, image),
+    )
+    return {
+        module: {
+            **mean_interval(values[~np.isnan(values)]).to_dict(),
+            "undefined": int(np.isnan(values).sum()),
+        }
+        for module, values in similarity.items()
+    }
+
+
 def rank_correlation(first_Nxhxw: np.ndarray, second_Nxhxw: np.ndarray) -> np.ndarray:
-    """(N,) Spearman correlation of maps, cell by cell; NaN where a map has one value only."""
+    """(N,) Spearman correlation of maps, cell by cell; NaN where a map is constant."""
     ranks = [
         np.stack([_ranks(cam.ravel()) for cam in np.asarray(cams, np.float64)])
         for cams in (first_Nxhxw, second_Nxhxw)

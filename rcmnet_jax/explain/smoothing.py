@@ -1,7 +1,7 @@
 """Maps averaged over the rotations and mirror images of the picture.
 
-A cell has no up and no left, and training showed the network all eight views, so what differs
-between views is no property of the cell.
+A cell has no up and no left, and the network is trained on all eight views, so differences between
+views say nothing about the cell.
 """
 
 from collections.abc import Callable
@@ -21,19 +21,19 @@ HALF_TURNS = tuple((turns, mirror) for mirror in (False, True) for turns in (0, 
 def dihedral_mean(
     maps_of: Callable[[jax.Array], jax.Array], x_BxHxWx3: jax.Array, grid: Placement
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mean over the views of a picture of the maps, each turned back, and how far they differ.
+    """Mean and standard deviation of the maps over the views of a picture, each map turned back.
 
-    Maps are placed on the pixels first: in a mirrored picture the cells look at other pixels, at 64
-    pixels by a whole cell, and a mean of cells would mix neighbours. All eight views where the map
-    is square, the four that keep the sides (turns by half, mirror images) where it is not.
+    Maps are placed on the pixels first: the cells of a mirrored picture lie elsewhere, at 64 pixels
+    by a whole cell, and averaging cells would mix neighbours. Square maps have eight views, others
+    the four that keep the sides (half turns and mirror images).
 
     Args:
-      maps_of: gives maps (B, h, w) for images (B, H, W, 3); called once a view.
+      maps_of: from images (B, H, W, 3) to maps (B, h, w); called once a view.
       x_BxHxWx3: images.
       grid: where the cells of the maps lie.
 
     Returns:
-      (B, H, W) mean and (B, H, W) standard deviation over the views, float32, of the images' size.
+      (B, H, W) mean and (B, H, W) standard deviation, float32, of the images' size.
 
     Raises:
       UserError: the maps of images turned by a quarter are not square, although the first are.

@@ -1,7 +1,7 @@
-"""Rendering of the templates in this folder; every page extends ``base.html``.
+"""Renders the templates of this folder; every page extends ``base.html``.
 
-A page is one file: its style, scripts and pictures lie inside, so it can be mailed and archived,
-and opens in ten years without a server.
+A page is one file that contains its style, scripts and pictures, so it can be mailed and archived,
+and opens without a server.
 """
 
 import base64
@@ -14,7 +14,7 @@ import jinja2
 import numpy as np
 from PIL import Image
 
-from rcmnet_jax.files import replacing
+from rcmnet_jax.files import write_text
 
 
 def render(template: str, **values: Any) -> str:
@@ -22,7 +22,7 @@ def render(template: str, **values: Any) -> str:
 
     Args:
       template: file name in ``templates/``.
-      **values: what the template uses; a name it uses and is not given is an error.
+      **values: every name that the template uses.
     """
     return _environment().get_template(template).render(**values)
 
@@ -33,10 +33,7 @@ def write_page(path: str | Path, template: str, **values: Any) -> None:
     Raises:
       UserError: the file cannot be written.
     """
-    text = render(template, **values)
-    with replacing(path) as temporary:
-        # surrogateescape: file names of images need not be UTF-8.
-        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
+    write_text(path, render(template, **values))
 
 
 def png_uri(path: str | Path) -> str:

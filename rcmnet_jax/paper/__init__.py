@@ -1,4 +1,5 @@
-"""Every table and figure of the paper, remade from images and told with its differences."""
+"""The paper's tables and figures, reproduced from images, beside the published numbers."""
 
-from rcmnet_jax.paper.reproduction import Options as Options
+from rcmnet_jax.paper.plan import ReproductionSettings as ReproductionSettings
+from rcmnet_jax.paper.reproduction import Outcome as Outcome
 from rcmnet_jax.paper.reproduction import reproduce as reproduce

@@ -1,4 +1,4 @@
-"""Table 4 from the modules themselves: parts, map sizes and parameters."""
+"""Table 4, computed from the modules: parts, map sizes and parameters."""
 
 import functools
 import math
@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from rcmnet_jax.models import create_model
-from rcmnet_jax.paper.facts import NETWORKS
+from rcmnet_jax.paper.published import NETWORKS
 
 NATIVE = (1, 363, 360, 3)
-# Row of the table -> first parts of the parameter paths that belong to it, in any network.
+# Row of the table -> names of its top-level modules in any of the networks.
 PARTS = {
     "stem": ("stem",),
     "Layer1": ("stage1",),
@@ -18,14 +18,7 @@ PARTS = {
     "Layer3": ("stage3",),
     "Layer4": ("stage4",),
     "Layer5 (BoT)": ("bot",),
-    "convolutions (VGG19, AlexNet)": (
-        "conv",
-        "stage1_",
-        "stage2_",
-        "stage3_",
-        "stage4_",
-        "stage5_",
-    ),
+    "convolutions (VGG19, AlexNet)": ("conv", *(f"stage{n}_" for n in range(1, 6))),
     "hidden dense layers": ("fc",),
     "classifier": ("head",),
 }

@@ -1,4 +1,4 @@
-"""How long a plan will take, from a few steps of each network on this machine."""
+"""How long a plan takes on this machine, from a few training steps of each network."""
 
 import functools
 import time
@@ -16,12 +16,12 @@ from rcmnet_jax.training.state import create_train_state
 from rcmnet_jax.training.steps import StepConfig, train_step
 
 STEPS = 3
-# Of a run besides its steps: opening data, compiling, scoring, writing. Measured at 15 to 30 s.
+# A run's time besides its steps: opening data, compiling, scoring, writing; 15 to 30 s measured.
 OVERHEAD_SECONDS = 25.0
 
 
 def seconds_per_image(run: PlannedRun) -> float:
-    """Of a training step of the run's network and size, after compilation."""
+    """Seconds per image of a training step, after compilation."""
     config = run.config
     model = create_model(num_classes=8, **config.model.to_dict())
     shape = (config.train.batch_size, config.data.height, config.data.width, 3)
@@ -64,8 +64,8 @@ def estimate_seconds(
     return seconds
 
 
-def spoken(seconds: float) -> str:
-    """A time to plan by: 40 s, 12 min, 3.5 h."""
+def format_duration(seconds: float) -> str:
+    """A rounded time: 40 s, 12 min, 3.5 h."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 5400:

@@ -7,32 +7,34 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from rcmnet_jax.evaluation.canvas import BLUE, PALE_BLUE, RED, class_ticks, clean, new_figure, save
+from rcmnet_jax.evaluation.canvas import (
+    BLUE,
+    PALE_BLUE,
+    RED,
+    class_ticks,
+    clean,
+    new_figure,
+    save,
+    short_names,
+)
+from rcmnet_jax.explain.explanation import ExplainSettings, explain_images
 from rcmnet_jax.paper.collect import Results
-from rcmnet_jax.paper.facts import NETWORKS
 from rcmnet_jax.paper.plan import PlannedRun
+from rcmnet_jax.paper.published import NETWORKS
 
 # What Figures 9 and 10 set side by side.
 SHOWN_NETWORKS = ("resnet18", "resnet18_c", "resnet18_m", "rcmnet")
 MAPS = 8
-# As the paper has them: Eq. 7-8 at the last feature map.
-CAM = {
-    "method": "grad_cam",
-    "layer": None,
-    "target": "logit",
-    "smooth": False,
-    "batch_size": 8,
-}
 
 
 def draw_figures(
     runs: Sequence[PlannedRun], results: Results, out: Path, protocol: str
 ) -> list[tuple[str, Path]]:
-    """Draws what there are runs for.
+    """Draws the figures of the finished runs.
 
     Args:
       runs: the plan.
-      results: what of it is done.
+      results: of the finished runs.
       out: folder of the report; the figures go to ``figures/``.
       protocol: whose runs to show.
 
@@ -69,7 +71,7 @@ def _draw_counts(metrics: dict, path: Path) -> None:
         if heights.any():
             axes.bar(range(len(names)), heights, bottom=bottom, color=colour, label=part)
         bottom += heights
-    class_ticks(axes, names, "x")
+    class_ticks(axes, short_names(names), "x")
     axes.set_ylabel("images", fontsize=12)
     # Beside the bars, which fill the axes.
     axes.legend(frameon=False, fontsize=11, loc="upper left", bbox_to_anchor=(1, 1))
@@ -96,8 +98,6 @@ def _grad_cam_figures(
     done: dict[tuple[str, str], PlannedRun], folder: Path
 ) -> list[tuple[str, Path]]:
     """Figures 9 (before transfer), 10 (after it) and 11 (failures after it)."""
-    from rcmnet_jax.explain.session import Request, explain
-
     figures = []
     for number, stage, title in (
         (9, "scratch", "trained from scratch"),
@@ -107,21 +107,14 @@ def _grad_cam_figures(
         if not shown:
             continue
         target = folder / f"figure{number}"
-        explain(
-            Request(
-                workdirs=tuple(run.workdir for run in shown),
-                images=(),
+        explain_images(
+            ExplainSettings(
+                models=tuple(run.workdir for run in shown),
                 part="test",
                 out=target,
                 limit=MAPS,
-                wanted_class=None,
-                untrained=False,
-                boxes=None,
-                checks=False,
-                pictures=True,
-                source=None,
                 data_dir=shown[0].config.data.data_dir or None,
-                options=dict(CAM),
+                batch_size=MAPS,
             )
         )
         figures.append((f"Figure {number}: Grad-CAM, {title}", target / "grid.png"))
@@ -130,8 +123,8 @@ def _grad_cam_figures(
     return figures
 
 
-def fits_on_paper(path: Path, *, longest: int = 1600) -> Image.Image:
-    """A figure no larger than a page shows, as an image."""
+def page_sized(path: Path, *, longest: int = 1600) -> Image.Image:
+    """A figure as an image of at most `longest` pixels a side."""
     image = Image.open(path).convert("RGB")
     image.thumbnail((longest, longest))
     return image

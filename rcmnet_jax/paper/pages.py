@@ -9,16 +9,16 @@ import numpy as np
 
 from rcmnet_jax.checkpoints.provenance import collect_provenance
 from rcmnet_jax.evaluation.results import write_json
-from rcmnet_jax.files import replacing
+from rcmnet_jax.files import write_text
 from rcmnet_jax.html import image_uri, write_page
 from rcmnet_jax.paper.collect import Results
-from rcmnet_jax.paper.figures import draw_figures, fits_on_paper
-from rcmnet_jax.paper.plan import PlannedRun, Request
+from rcmnet_jax.paper.figures import draw_figures, page_sized
+from rcmnet_jax.paper.plan import PlannedRun, ReproductionSettings
 from rcmnet_jax.paper.tables import Table, make_tables
 
 
-def write_report(
-    request: Request,
+def write_pages(
+    settings: ReproductionSettings,
     runs: Sequence[PlannedRun],
     results: Results,
     failed: Sequence[str],
@@ -28,22 +28,22 @@ def write_report(
     """Writes ``report.html``, ``report.md``, ``tables/*.csv``, ``figures/`` and ``report.json``.
 
     Args:
-      request: what was asked for.
+      settings: what to reproduce.
       runs: the plan.
-      results: what of it is done.
+      results: of the finished runs.
       failed: a line for each run that could not be trained.
-      figures: draw them; Grad-CAM takes a minute.
+      figures: whether to draw figures, which takes a minute for Grad-CAM.
 
     Raises:
       UserError: a file cannot be written.
     """
-    out = request.out
-    tables = make_tables(request, results)
+    out = settings.out
+    tables = make_tables(settings, results)
     for table in tables:
-        _write_text(out / "tables" / f"{table.name}.csv", table.csv())
-    drawn = draw_figures(runs, results, out, request.protocols[0]) if figures else []
-    facts = _facts(request, runs, results)
-    _write_text(out / "report.md", _markdown(facts, tables, drawn, failed, out))
+        write_text(out / "tables" / f"{table.name}.csv", table.csv())
+    drawn = draw_figures(runs, results, out, settings.protocols[0]) if figures else []
+    facts = _facts(settings, runs, results)
+    write_text(out / "report.md", _markdown(facts, tables, drawn, failed, out))
     write_json(
         out / "report.json",
         {"facts": facts, "failed": list(failed), "runs": [_record(run, results) for run in runs]},
@@ -54,25 +54,27 @@ def write_report(
         title="RCMNet, table by table",
         facts=facts,
         tables=tables,
-        figures=[(title, image_uri(np.asarray(fits_on_paper(path)))) for title, path in drawn],
+        figures=[(title, image_uri(np.asarray(page_sized(path)))) for title, path in drawn],
         failed=list(failed),
     )
 
 
-def _facts(request: Request, runs: Sequence[PlannedRun], results: Results) -> list[tuple[str, str]]:
-    """What a reader must know before the first number."""
+def _facts(
+    settings: ReproductionSettings, runs: Sequence[PlannedRun], results: Results
+) -> list[tuple[str, str]]:
+    """Images, protocol and machine: the context of every number."""
     provenance = collect_provenance()
-    size = f"{request.size}x{request.size}" if request.size else "native (363x360, 384x384)"
+    size = f"{settings.size}x{settings.size}" if settings.size else "native (363x360, 384x384)"
     done = len(results.metrics)
-    size = "64x64" if request.quick else size
+    size = "64x64" if settings.quick else size
     return [
         ("Paper", "Zhang et al. 2022, A deep learning model assists CAR-T therapy for leukemia"),
-        ("Images", "synthetic cells, drawn by the library" if request.quick else "yours"),
-        ("Eight-class set", request.pbc or "synthetic"),
-        ("Two-class set", request.cart or ("synthetic" if request.quick else "none given")),
+        ("Images", "synthetic cells, drawn by the library" if settings.quick else "yours"),
+        ("Eight-class set", settings.pbc or "synthetic"),
+        ("Two-class set", settings.cart or ("synthetic" if settings.quick else "none given")),
         ("Size", size),
-        ("Protocols", ", ".join(request.protocols)),
-        ("Seeds", str(request.seeds)),
+        ("Protocols", ", ".join(settings.protocols)),
+        ("Seeds", str(settings.seeds)),
         ("Runs", f"{done} of {len(runs)} done"),
         ("Split level", _levels(results)),
         ("Device", f"{provenance['device']['kind']} x {provenance['device']['count']}"),
@@ -111,8 +113,3 @@ def _markdown(
     lines += ["", *(table.markdown() for table in tables)]
     lines += [f"![{title}]({path.relative_to(out)})\n" for title, path in figures]
     return "\n".join(lines)
-
-
-def _write_text(path: Path, text: str) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")

@@ -1,4 +1,4 @@
-"""Which runs the paper's tables take, in the order in which they can be made."""
+"""The runs behind the paper's tables, in an order in which they can be trained."""
 
 import dataclasses
 import importlib.util
@@ -10,11 +10,13 @@ from types import ModuleType
 import ml_collections
 
 from rcmnet_jax.errors import ConfigError, UserError
-from rcmnet_jax.paper.facts import NETWORKS, STAGES
+from rcmnet_jax.evaluation.results import write_json
+from rcmnet_jax.paper.published import NETWORKS, STAGES
 from rcmnet_jax.workdir.workdir import require_same_config
 
 PROTOCOLS = ("strict", "paper")
-# What --quick trains on: drawn cells, few and small. AlexNet takes no image below 63 pixels.
+PLAN_FILE = "plan.json"
+# Data and training of --quick: few small drawn cells. AlexNet needs at least 63 pixels a side.
 QUICK = {"size": 64, "epochs": 4, "batch": 16, "pbc_per_class": 24, "cart_per_class": 30}
 
 
@@ -24,11 +26,11 @@ class PlannedRun:
 
     Attributes:
       protocol: one of `PROTOCOLS`.
-      stage: name of one of `rcmnet_jax.paper.facts.STAGES`.
+      stage: name of one of `rcmnet_jax.paper.published.STAGES`.
       model: a key of `NETWORKS`.
       seed: of the weights and the order.
-      config: as ``configs/`` gives it.
-      workdir: where it goes.
+      config: of the experiment in ``configs/``.
+      workdir: folder of the run.
     """
 
     protocol: str
@@ -40,66 +42,81 @@ class PlannedRun:
 
     @property
     def title(self) -> str:
-        """For a line of the plan."""
+        """One line: network, stage, protocol and seed."""
         return f"{NETWORKS[self.model]}, {self.stage}, {self.protocol} protocol, seed {self.seed}"
 
+    @property
+    def source(self) -> Path | None:
+        """Folder of the run whose weights this one starts from, if any."""
+        return Path(self.config.init.checkpoint) if self.config.init.checkpoint else None
+
     def is_done(self) -> bool:
-        """Whether it is scored; a folder with another run in it is an error."""
+        """Whether the run is trained and scored.
+
+        Raises:
+          ConfigError: the folder holds a run with another config.
+        """
         if not (self.workdir / "test_metrics.json").exists():
             return False
         require_same_config(self.config, self.workdir)
         return True
 
 
-@dataclasses.dataclass(frozen=True)
-class Request:
-    """What is to be reproduced.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReproductionSettings:
+    """What to reproduce, and how much of it; see ``rcmnet reproduce --help``.
 
     Attributes:
-      out: folder of everything.
+      out: folder of runs and report.
       pbc: folder, zip or manifest of the eight-class set; None with `quick`.
       cart: of the two-class set; None leaves Tables 6 and 7 out.
       models: keys of `NETWORKS`.
-      seeds: how many.
+      seeds: runs of each network.
       protocols: some of `PROTOCOLS`.
       size: pixels a side; 0 for native.
-      quick: drawn cells instead of images.
+      quick: train on drawn cells.
       data_dir: where built data sets are kept.
+      dry_run: show the plan and train nothing.
+      estimate: measure the speed of each network first, for the plan's times.
+      hours: start no run that would end later than this; None for no limit.
     """
 
     out: Path
-    pbc: str | None
-    cart: str | None
-    models: Sequence[str]
-    seeds: int
-    protocols: Sequence[str]
-    size: int
-    quick: bool
+    pbc: str | None = None
+    cart: str | None = None
+    models: Sequence[str] = tuple(NETWORKS)
+    seeds: int = 1
+    protocols: Sequence[str] = ("strict",)
+    size: int = 0
+    quick: bool = False
     data_dir: str | None = None
+    dry_run: bool = False
+    estimate: bool = True
+    hours: float | None = None
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """Names of the rounds that there are images for."""
+        """Names of the stages that there are images for."""
         names = tuple(stage.name for stage in STAGES)
         return names if self.cart or self.quick else names[:1]
 
 
-def make_plan(request: Request, configs: Path) -> list[PlannedRun]:
-    """All runs, every source before the transfers that take its weights.
+def make_plan(settings: ReproductionSettings, configs: Path) -> list[PlannedRun]:
+    """All runs, each after the run whose weights it starts from.
 
     Args:
-      request: what is asked for.
-      configs: the checkout's folder of experiments.
+      settings: what to reproduce.
+      configs: the folder of the experiments ``pbc.py`` and ``cart.py``.
 
     Raises:
-      ConfigError: a model that the paper does not have, or no seeds.
-      UserError: no configs there.
+      ConfigError: a model that is not in the paper, or no seeds.
+      UserError: the experiments are not in the folder.
     """
-    unknown = sorted(set(request.models) - NETWORKS.keys())
+    unknown = sorted(set(settings.models) - NETWORKS.keys())
     if unknown:
         raise ConfigError(f"unknown model {unknown[0]!r}: choose from {', '.join(NETWORKS)}")
-    if request.seeds < 1:
-        raise ConfigError(f"--seeds must be at least 1, got {request.seeds}")
+    if settings.seeds < 1:
+        raise ConfigError(f"--seeds must be at least 1, got {settings.seeds}")
     modules = {name: _load(configs / f"{name}.py") for name in ("pbc", "cart")}
     return [
         PlannedRun(
@@ -107,21 +124,34 @@ def make_plan(request: Request, configs: Path) -> list[PlannedRun]:
             stage=stage,
             model=model,
             seed=seed,
-            config=_config(request, modules, protocol, stage, model, seed),
-            workdir=_workdir(request.out, protocol, stage, model, seed),
+            config=_config(settings, modules, protocol, stage, model, seed),
+            workdir=_workdir(settings.out, protocol, stage, model, seed),
         )
-        for protocol in request.protocols
-        for stage in request.stages
-        for model in request.models
-        for seed in range(request.seeds)
+        for protocol in settings.protocols
+        for stage in settings.stages
+        for model in settings.models
+        for seed in range(settings.seeds)
     ]
 
 
+def write_plan(settings: ReproductionSettings, runs: Sequence[PlannedRun]) -> None:
+    """Writes the runs to ``plan.json``, for `rcmnet_jax.paper.status`."""
+    records = [
+        {
+            "title": run.title,
+            "workdir": str(run.workdir.relative_to(settings.out)),
+            "epochs": run.config.train.epochs,
+        }
+        for run in runs
+    ]
+    write_json(settings.out / PLAN_FILE, {"runs": records})
+
+
 def find_configs() -> Path:
-    """The folder ``configs`` of the checkout that this is run in, or that the library lies in.
+    """The folder ``configs`` in the current directory, or else beside the library.
 
     Raises:
-      UserError: there is none.
+      UserError: neither exists.
     """
     here, library = Path.cwd() / "configs", Path(__file__).parents[2] / "configs"
     for folder in (here, library):
@@ -138,12 +168,12 @@ def _workdir(out: Path, protocol: str, stage: str, model: str, seed: int) -> Pat
 
 
 def _config(
-    request: Request, modules: dict[str, ModuleType], protocol, stage, model, seed
+    settings: ReproductionSettings, modules: dict[str, ModuleType], protocol, stage, model, seed
 ) -> ml_collections.ConfigDict:
     experiment = "pbc" if stage == "pbc" else "cart"
     words = [f"model={model}", f"seed={seed}"]
-    if request.size:
-        words.append(f"size={request.size}")
+    if settings.size:
+        words.append(f"size={settings.size}")
     if protocol == "paper":
         words.append("as_published")
     words.append("protocol=paper" if experiment == "pbc" else "data=folder")
@@ -151,14 +181,14 @@ def _config(
         words.append("transfer")
     config = modules[experiment].get_config(",".join(words))
     with config.unlocked():
-        config.data.data_dir = request.data_dir or ""
+        config.data.data_dir = settings.data_dir or ""
         if stage == "transfer":
-            source = _workdir(request.out, protocol, "pbc", model, seed)
+            source = _workdir(settings.out, protocol, "pbc", model, seed)
             config.init.checkpoint = str(source)
-        if request.quick:
+        if settings.quick:
             _make_quick(config, experiment)
         else:
-            config.data.source = (request.pbc if experiment == "pbc" else request.cart) or ""
+            config.data.source = (settings.pbc if experiment == "pbc" else settings.cart) or ""
     return config.lock()
 
 

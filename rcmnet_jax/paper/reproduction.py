@@ -2,14 +2,23 @@
 
 import dataclasses
 import logging
+import math
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from rcmnet_jax.errors import ConfigError, TrainingError, UserError
 from rcmnet_jax.paper.collect import collect
-from rcmnet_jax.paper.estimate import estimate_seconds, seconds_per_image, spoken
-from rcmnet_jax.paper.pages import write_report
-from rcmnet_jax.paper.plan import PROTOCOLS, PlannedRun, Request, find_configs, make_plan
+from rcmnet_jax.paper.estimate import estimate_seconds, format_duration, seconds_per_image
+from rcmnet_jax.paper.pages import write_pages
+from rcmnet_jax.paper.plan import (
+    PROTOCOLS,
+    PlannedRun,
+    ReproductionSettings,
+    find_configs,
+    make_plan,
+    write_plan,
+)
 from rcmnet_jax.training.inputs import open_dataset, split_dataset
 from rcmnet_jax.training.loop import train
 
@@ -17,86 +26,92 @@ logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(Request):
-    """What is to be reproduced, and how far.
+class Outcome:
+    """Runs of a reproduction that are not done.
 
     Attributes:
-      dry_run: show the plan and train nothing.
-      calibrate: measure the speed of each network before the plan is shown.
+      failed: a line for each run that failed; the others are done and in the report.
+      left: titles of the runs that did not fit into the hours.
     """
 
-    dry_run: bool = False
-    calibrate: bool = True
+    failed: list[str]
+    left: list[str]
 
 
-def reproduce(options: Options) -> list[str]:
-    """Does it; a second call goes on where the first was stopped.
+def reproduce(settings: ReproductionSettings) -> Outcome:
+    """Trains the runs that are not done yet and writes the report after each.
 
     Args:
-      options: what is asked for.
-
-    Returns:
-      One line for each run that failed; the others are done and in the report.
+      settings: what to reproduce.
 
     Raises:
-      UserError: options, images or folders that cannot be used.
+      UserError: settings, images or folders cannot be used.
     """
-    _check(options)
-    runs = make_plan(options, find_configs())
+    start = time.monotonic()
+    _check(settings)
+    runs = make_plan(settings, find_configs())
     done = [run.is_done() for run in runs]
-    seconds = _show_plan(options, runs, done)
-    if options.dry_run:
-        return []
+    seconds = _show_plan(settings, runs, done)
+    if settings.dry_run:
+        return Outcome([], [])
+    write_plan(settings, runs)
     failed: list[str] = []
+    left: dict[Path, str] = {}
+    end = math.inf if settings.hours is None else start + 3600 * settings.hours
     for number, run in enumerate(runs):
         if done[number]:
             continue
-        left = sum(value for n, value in seconds.items() if n >= number and not done[n])
-        told = f", about {spoken(left)} left" if seconds else ""
-        logger.info("run %d of %d: %s%s", number + 1, len(runs), run.title, told)
-        _train(run, failed)
-        # After each, so that a stopped reproduction leaves what it has.
-        write_report(options, runs, collect(runs), failed, figures=False)
-    write_report(options, runs, collect(runs), failed, figures=True)
-    return failed
+        if time.monotonic() + seconds.get(number, 0.0) > end:
+            left[run.workdir] = run.title
+            continue
+        if run.source in left:
+            left[run.workdir] = f"{run.title} (starts from a run that is left)"
+            continue
+        if run.source is not None and not (run.source / "test_metrics.json").exists():
+            failed.append(f"{run.title}: the run whose weights it starts from failed")
+            continue
+        rest = sum(value for n, value in seconds.items() if n >= number and not done[n])
+        estimate = f", about {format_duration(rest)} for the rest of the plan" if seconds else ""
+        logger.info("run %d of %d: %s%s", number + 1, len(runs), run.title, estimate)
+        _train(run, f"run {number + 1} of {len(runs)}", failed)
+        # After each run, so that an interrupted reproduction has a report.
+        write_pages(settings, runs, collect(runs), failed, figures=False)
+    write_pages(settings, runs, collect(runs), failed, figures=True)
+    return Outcome(failed, list(left.values()))
 
 
-def _check(options: Options) -> None:
-    if options.quick and (options.pbc or options.cart):
+def _check(settings: ReproductionSettings) -> None:
+    if settings.quick and (settings.pbc or settings.cart):
         raise ConfigError("--quick draws its cells: leave out --pbc and --cart")
-    if not options.quick and not options.pbc:
+    if not settings.quick and not settings.pbc:
         raise ConfigError("--pbc is missing: give the folder of the PBC images, or --quick")
-    unknown = sorted(set(options.protocols) - set(PROTOCOLS))
-    if unknown or not options.protocols:
+    unknown = sorted(set(settings.protocols) - set(PROTOCOLS))
+    if unknown or not settings.protocols:
         raise ConfigError(f"protocols are {' and '.join(PROTOCOLS)}, not {unknown}")
+    if settings.hours is not None and not settings.hours > 0:
+        raise ConfigError(f"--hours must be more than 0, got {settings.hours:g}")
 
 
-def _train(run: PlannedRun, failed: list[str]) -> None:
-    """Trains; what one run cannot do must not keep the others from being done."""
-    start = time.perf_counter()
+def _train(run: PlannedRun, place: str, failed: list[str]) -> None:
+    """Trains one run; its failure does not keep the others from being trained."""
+    start = time.monotonic()
     try:
-        summary = train(run.config, run.workdir)
+        accuracy = train(run.config, run.workdir)["test"]["accuracy"]
     except TrainingError as error:
         failed.append(f"{run.title}: {error}")
-        logger.error("failed: %s", error)
+        logger.error("%s failed: %s", place, error)
         return
-    accuracy = summary["test"]["accuracy"]
-    logger.info(
-        "%s: %d/%d in %s",
-        run.title,
-        accuracy["k"],
-        accuracy["n"],
-        spoken(time.perf_counter() - start),
-    )
+    duration = format_duration(time.monotonic() - start)
+    logger.info("%s done: %d/%d in %s", place, accuracy["k"], accuracy["n"], duration)
 
 
 def _show_plan(
-    options: Options, runs: Sequence[PlannedRun], done: Sequence[bool]
+    settings: ReproductionSettings, runs: Sequence[PlannedRun], done: Sequence[bool]
 ) -> dict[int, float]:
-    """Prints the runs with an estimate; the seconds of each, where they were estimated."""
+    """Prints the runs; returns the estimated seconds of each, {} without an estimate."""
     todo = [run for run, is_done in zip(runs, done, strict=True) if not is_done]
     seconds: dict[int, float] = {}
-    if options.calibrate and todo:
+    if settings.estimate and todo:
         speeds = {
             model: seconds_per_image(next(run for run in todo if run.model == model))
             for model in dict.fromkeys(run.model for run in todo)
@@ -107,16 +122,16 @@ def _show_plan(
             runs, _training_images(runs), {run.model: speeds.get(run.model, 0.0) for run in runs}
         )
     for number, (run, is_done) in enumerate(zip(runs, done, strict=True)):
-        state = "done" if is_done else f"about {spoken(seconds[number])}" if seconds else "to do"
-        print(f"{number + 1:>3}  {run.title:<60} {state}")
+        to_do = f"about {format_duration(seconds[number])}" if seconds else "to do"
+        print(f"{number + 1:>3}  {run.title:<60} {'done' if is_done else to_do}")
     if seconds:
         left = sum(value for n, value in seconds.items() if not done[n])
-        print(f"{len(todo)} of {len(runs)} runs to do, about {spoken(left)}")
+        print(f"{len(todo)} of {len(runs)} runs to do, about {format_duration(left)}")
     return seconds
 
 
 def _training_images(runs: Sequence[PlannedRun]) -> dict[str, int]:
-    """Training examples of an epoch, views included, of both sets."""
+    """Training examples of an epoch of both sets, views included."""
     images = {}
     for run in runs:
         experiment = "pbc" if run.stage == "pbc" else "cart"

@@ -6,8 +6,9 @@ import io
 from collections.abc import Mapping, Sequence
 
 from rcmnet_jax.paper.architecture import architecture_rows
-from rcmnet_jax.paper.collect import Cell, Gain, Results
-from rcmnet_jax.paper.facts import (
+from rcmnet_jax.paper.collect import Difference, Results, TableEntry
+from rcmnet_jax.paper.plan import ReproductionSettings
+from rcmnet_jax.paper.published import (
     CART_IMAGES,
     CART_VIEWS,
     NETWORKS,
@@ -16,21 +17,20 @@ from rcmnet_jax.paper.facts import (
     TOP1,
     TOP5_PBC,
 )
-from rcmnet_jax.paper.plan import Request
 
 MISSING = "not run"
 
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A table for people.
+    """A table of the report.
 
     Attributes:
       name: of its files, such as ``table5``.
       title: one line.
-      columns: heads.
-      rows: as many cells as heads, each.
-      notes: what a reader must know beside it.
+      columns: headings.
+      rows: one cell for each heading.
+      notes: sentences below the table.
     """
 
     name: str
@@ -40,21 +40,21 @@ class Table:
     notes: tuple[str, ...] = ()
 
     def markdown(self) -> str:
-        """As GitHub shows it."""
+        """The table in GitHub's Markdown."""
         lines = [f"### {self.title}", ""]
         lines += [_pipes(self.columns), _pipes(["---"] * len(self.columns))]
         lines += [_pipes(row) for row in self.rows]
         return "\n".join([*lines, "", *self.notes, ""])
 
     def csv(self) -> str:
-        """Heads and rows, comma-separated."""
+        """Headings and rows, comma-separated."""
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([self.columns, *self.rows])
         return text.getvalue()
 
 
-def make_tables(request: Request, results: Results) -> list[Table]:
-    """Tables 1 to 7, as far as there are runs, and what the two protocols are worth."""
+def make_tables(settings: ReproductionSettings, results: Results) -> list[Table]:
+    """Tables 1 to 7, as far as there are runs, and the gain by transfer."""
     tables = [
         *_count_tables(results),
         Table(
@@ -66,15 +66,15 @@ def make_tables(request: Request, results: Results) -> list[Table]:
         ),
     ]
     for stage in STAGES:
-        if stage.name in request.stages:
-            tables.append(_result_table(request, results, stage.name, stage.table, stage.title))
-    if "transfer" in request.stages:
-        tables.append(_gain_table(request, results))
+        if stage.name in settings.stages:
+            tables.append(_result_table(settings, results, stage.name, stage.table, stage.title))
+    if "transfer" in settings.stages:
+        tables.append(_gain_table(settings, results))
     return tables
 
 
 def _count_tables(results: Results) -> list[Table]:
-    """Tables 1 to 3: images of each class in each part, as they were built."""
+    """Tables 1 to 3: images of each class in each part of the split."""
     tables = []
     for stage, name, title, note in (
         (
@@ -112,16 +112,18 @@ def _count_tables(results: Results) -> list[Table]:
     return tables
 
 
-def _result_table(request: Request, results: Results, stage: str, number: int, title: str) -> Table:
+def _result_table(
+    settings: ReproductionSettings, results: Results, stage: str, number: int, title: str
+) -> Table:
     columns = ["network", "paper, %"]
-    for protocol in request.protocols:
+    for protocol in settings.protocols:
         columns += [f"{protocol}: mean, %", "spread", "k/n by seed", "95 % (Wilson)"]
         columns += ["top-5"] if stage == "pbc" else []
         columns += [f"RCMNet minus it, points ({protocol})", "p"]
     rows = []
-    for model in request.models:
+    for model in settings.models:
         row = [NETWORKS[model], f"{TOP1[stage][model]:.2f}"]
-        for protocol in request.protocols:
+        for protocol in settings.protocols:
             row += _result_cells(results, protocol, stage, model)
         rows.append(tuple(row))
     notes = [
@@ -136,9 +138,9 @@ def _result_table(request: Request, results: Results, stage: str, number: int, t
             "The paper's numbers are for its CAR-T images, which are not public: beside another"
             " set they are no target, and nothing here is a CAR-T result unless your images are."
         )
-    if "paper" in request.protocols:
+    if "paper" in settings.protocols:
         notes.append(PAPER_PROTOCOL_NOTE)
-    if any(cell.synthetic for cell in results.cells.values()):
+    if any(entry.synthetic for entry in results.entries.values()):
         notes.append("The cells are synthetic: these numbers say nothing about real ones.")
     return Table(
         f"table{number}", f"Table {number}: {title}", tuple(columns), tuple(rows), tuple(notes)
@@ -152,59 +154,60 @@ COMPARISON_NOTE = (
 )
 PAPER_PROTOCOL_NOTE = (
     "Protocol strict holds validation images out of the training part, chooses the best epoch on"
-    " them and scores the test part once. Protocol paper does as published: it trains on them too,"
-    " chooses the best epoch on the test part, and counts each two-class test image in six views."
+    " them and scores the test part once. Protocol paper follows the publication: it trains on them"
+    " too, chooses the best epoch on the test part, and counts each two-class test image in six"
+    " views."
 )
 
 
 def _result_cells(results: Results, protocol: str, stage: str, model: str) -> list[str]:
-    cell = results.cells.get((protocol, stage, model))
+    entry = results.entries.get((protocol, stage, model))
     width = 7 if stage == "pbc" else 6
-    if cell is None:
+    if entry is None:
         return [MISSING] + ["-"] * (width - 1)
-    spread = "one seed" if cell.summary.sd is None else f"{100 * cell.summary.sd:.2f}"
+    spread = "one seed" if entry.summary.sd is None else f"{100 * entry.summary.sd:.2f}"
     cells = [
-        f"{100 * cell.summary.mean:.2f}",
+        f"{100 * entry.summary.mean:.2f}",
         spread,
-        " ".join(f"{k}/{n}" for k, n in cell.counts),
-        f"{100 * cell.low:.2f} to {100 * cell.high:.2f}",
+        " ".join(f"{k}/{n}" for k, n in entry.counts),
+        f"{100 * entry.low:.2f} to {100 * entry.high:.2f}",
     ]
     if stage == "pbc":
-        cells.append(_top5(cell))
+        cells.append(_top5(entry))
     comparison = results.comparisons.get((protocol, stage, model))
-    return [*cells, *(_difference(comparison) if comparison else ("-", "-"))]
+    return [*cells, *(_points(comparison) if comparison else ("-", "-"))]
 
 
-def _gain_table(request: Request, results: Results) -> Table:
-    """What the transfer brings, on the same test images."""
+def _gain_table(settings: ReproductionSettings, results: Results) -> Table:
+    """Accuracy after transfer minus from scratch, on the same test images."""
     rows = []
-    for model in request.models:
-        for protocol in request.protocols:
+    for model in settings.models:
+        for protocol in settings.protocols:
             paper = TOP1["transfer"][model] - TOP1["scratch"][model]
             gain = results.gains.get((protocol, model))
-            shown = _difference(gain) if gain else (MISSING, "-")
+            shown = _points(gain) if gain else (MISSING, "-")
             rows.append((NETWORKS[model], protocol, f"{paper:+.2f}", *shown))
     return Table(
         "transfer_gain",
-        "What the transfer brings: Table 7 minus Table 6",
+        "Gain by transfer: Table 7 minus Table 6",
         ("network", "protocol", "paper, points", "here, points (95 %, paired)", "p"),
         tuple(rows),
         (f"On the same test images, {COMPARISON_NOTE}",),
     )
 
 
-def _top5(cell: Cell) -> str:
-    return "-" if cell.top5 is None else " ".join(f"{k}/{n}" for k, n in cell.top5)
+def _top5(entry: TableEntry) -> str:
+    return "-" if entry.top5 is None else " ".join(f"{k}/{n}" for k, n in entry.top5)
 
 
-def _difference(gain: Gain) -> tuple[str, str]:
-    """In points with its limits, and the p-value."""
-    mark = "" if gain.over_seeds else "*"
+def _points(difference: Difference) -> tuple[str, str]:
+    """The difference in points with its limits, and the p-value."""
+    mark = "" if difference.over_seeds else "*"
     limits = ""
-    if gain.low is not None and gain.high is not None:
-        limits = f" ({100 * gain.low:+.2f} to {100 * gain.high:+.2f})"
-    p_value = "-" if gain.p_value is None else f"{gain.p_value:.3g}"
-    return f"{100 * gain.value:+.2f}{limits}{mark}", p_value
+    if difference.low is not None and difference.high is not None:
+        limits = f" ({100 * difference.low:+.2f} to {100 * difference.high:+.2f})"
+    p_value = "-" if difference.p_value is None else f"{difference.p_value:.3g}"
+    return f"{100 * difference.value:+.2f}{limits}{mark}", p_value
 
 
 def _pipes(cells: Sequence[str]) -> str:

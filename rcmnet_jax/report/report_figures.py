@@ -1,4 +1,4 @@
-"""The pictures of a report: figures, thumbnails of cells, and where the network looked."""
+"""Pictures of a report: plots, thumbnails by cell of the confusion matrix, and Grad-CAM."""
 
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,6 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 from PIL import Image
 
 from rcmnet_jax.checkpoints.open_model import TrainedNetwork
@@ -21,8 +20,8 @@ from rcmnet_jax.evaluation.plots import (
     plot_reliability,
     plot_risk_coverage,
 )
-from rcmnet_jax.explain import class_maps
-from rcmnet_jax.explain.layers import layer_grid
+from rcmnet_jax.explain import class_maps, layer_grid
+from rcmnet_jax.explain.layers import deepest_layer
 from rcmnet_jax.explain.overlay import overlay
 from rcmnet_jax.html import image_uri, png_uri
 from rcmnet_jax.scoring.run import Scored
@@ -30,17 +29,15 @@ from rcmnet_jax.training.log import read_rows
 
 THUMB = 96
 SHOWN = 176
-# A map of fewer cells a side cannot say where in the cell the network looked.
-_LEAST_CELLS = 4
-# Thumbnails of right answers in a cell of the matrix; errors are all shown, up to a limit.
+# Thumbnails in a cell of the confusion matrix.
 _RIGHT_SHOWN = 12
 _ERRORS_SHOWN = 60
 
 
-def figures(
+def draw_plots(
     scored: Scored, class_names: Sequence[str], workdir: Path, content: Mapping[str, Any]
 ) -> dict[str, str]:
-    """Data URIs by name; a figure that cannot be drawn is left out."""
+    """The plots as data URIs by name; those without data are left out."""
     synthetic = scored.dataset.synthetic
     labels, probabilities = scored.labels, scored.probabilities
     confusion = np.array(content["scores"]["confusion"])
@@ -63,12 +60,12 @@ def figures(
             plot_curves(rows, path, synthetic=synthetic)
             uris["curves"] = png_uri(path)
         except DataError:
-            pass  # the log of the run is gone; the page says so
+            pass  # The run's log is missing; the page says so.
     return uris
 
 
 def matrix_cells(scored: Scored, class_names: Sequence[str]) -> list[dict[str, Any]]:
-    """The images behind each filled cell of the confusion matrix, the least sure first."""
+    """The images behind each filled cell of the confusion matrix, the most telling first."""
     probabilities = scored.probabilities
     predicted = probabilities.argmax(axis=1)
     confidence = probabilities.max(axis=1)
@@ -80,7 +77,7 @@ def matrix_cells(scored: Scored, class_names: Sequence[str]) -> list[dict[str, A
             if not len(here):
                 continue
             right = true == taken
-            # Sure errors and unsure right answers are the ones to look at.
+            # Confident errors and unsure correct answers are the ones to look at.
             order = here[np.argsort(confidence[here] * (1 if right else -1), kind="stable")]
             shown = order[: _RIGHT_SHOWN if right else _ERRORS_SHOWN]
             cells.append(
@@ -106,17 +103,17 @@ def matrix_cells(scored: Scored, class_names: Sequence[str]) -> list[dict[str, A
 def worst_errors(
     restored: TrainedNetwork, scored: Scored, pixels: Any, errors: Sequence[Mapping[str, Any]]
 ) -> tuple[list[dict[str, Any]], str]:
-    """The first errors of a list with Grad-CAM of the predicted and of the true class.
+    """Errors with Grad-CAM of the predicted and of the true class.
 
     Returns:
-        One entry an error, with three data URIs, and the name of the layer and its map.
+        For each error its entry with three data URIs; and the layer with the size of its map.
     """
     if not errors:
         return [], ""
     positions = [error["position"] for error in errors]
     images = np.asarray(pixels[scored.rows[positions]])
     x = standardize(jnp.asarray(images, jnp.float32) / 255, restored.mean, restored.std)
-    layer = layer_with_room(restored.model, min(images.shape[1:3]))
+    layer = deepest_layer(restored.model, restored.variables, images.shape[1:3])
     grid = layer_grid(restored.model, layer)
     index = {name: k for k, name in enumerate(restored.class_names)}
     overlays, empty, size = [], [], ""
@@ -124,7 +121,7 @@ def worst_errors(
         ids = jnp.asarray([index[error[key]] for error in errors])
         maps = np.asarray(class_maps(restored.model, restored.variables, x, ids, layer=layer)[0])
         size = f"{layer or 'last'} map, {maps.shape[1]}x{maps.shape[2]}"
-        # Nothing in the map speaks for the class: dark all over, and said so.
+        # A map without evidence for the class is dark everywhere; the caption says so.
         empty.append([not cam.max() > 0 for cam in maps])
         overlays.append(
             [overlay(image, cam, grid=grid) for image, cam in zip(images, maps, strict=True)]
@@ -144,20 +141,8 @@ def worst_errors(
     ], size
 
 
-def layer_with_room(model: nn.Module, side: int) -> str | None:
-    """The deepest layer whose map has some cells a side; None: the last map.
-
-    At the native size that is the last map, as in the paper. At 64 pixels the last map is 2x2.
-    """
-    grids = getattr(model, "layers", {})
-    roomy = [name for name, grid in grids.items() if side / grid.stride >= _LEAST_CELLS]
-    if not roomy or roomy[-1] == list(grids)[-1]:
-        return None
-    return roomy[-1]
-
-
 def _decoded(scored: Scored, position: int, side: int) -> np.ndarray:
-    """From the file itself, as a person would look at it."""
+    """An image decoded from its file at a size for people."""
     return decode_image(scored.dataset.read(scored.rows[position]), Preprocess(side, side))
 
 

@@ -1,4 +1,4 @@
-"""One evaluation as a page and as JSON, both from the same content."""
+"""Writes the report of one evaluation, as a page and as JSON with the same content."""
 
 import dataclasses
 import datetime
@@ -10,25 +10,26 @@ from rcmnet_jax.checkpoints.open_model import TrainedNetwork
 from rcmnet_jax.errors import UserError
 from rcmnet_jax.evaluation.metrics import percent_floor
 from rcmnet_jax.evaluation.results import write_json
-from rcmnet_jax.html import write_page
-from rcmnet_jax.report import account, evidence, report_figures
-from rcmnet_jax.report.claim import checklist
-from rcmnet_jax.report.columns import subgroup_columns
+from rcmnet_jax.files import write_text
+from rcmnet_jax.html import render
+from rcmnet_jax.report import report_figures, run_sections, score_sections
+from rcmnet_jax.report.claim_checklist import checklist
+from rcmnet_jax.report.subgroup_columns import subgroup_columns
 from rcmnet_jax.scoring.run import Scored
 
 
 @dataclasses.dataclass(frozen=True)
 class ReportOptions:
-    """What a report adds to the scores.
+    """Settings of a report.
 
     Attributes:
-        review_budget: share of images that people can look at.
+        review_budget: share of the images that people can look at.
         against: run, or predictions CSV, to compare with.
         seeds: runs of the same experiment with other seeds.
-        columns: CSV with a column ``file`` and others to make subgroups of.
-        worst: errors to show with Grad-CAM.
+        columns: CSV with a column ``file`` and others that define subgroups.
+        worst: number of errors shown with Grad-CAM.
         samples: bootstrap resamples.
-        command: that asked for the report, for the record.
+        command: the command line, for the record.
     """
 
     review_budget: float = 0.05
@@ -46,7 +47,7 @@ class ReportOptions:
             )
         if self.worst < 0:
             raise UserError(f"the number of worst errors cannot be negative, got {self.worst}")
-        # Told now, not after a minute of work.
+        # Checked before a minute of work.
         for path in filter(None, (self.against, self.columns, *self.seeds)):
             if not path.exists():
                 raise UserError(f"{path} does not exist: give a run, or a CSV, that does")
@@ -75,15 +76,15 @@ def write_report(
         workdir: of the run, for its curves.
         out: folder of the two files.
         part_of: part of each file of the data set, for balance and leaks.
-        parts_told: which split that is, in words.
+        parts_told: a description of that split.
         options: see `ReportOptions`.
-        extra: the account of another lab, see `rcmnet_jax.report.external`.
+        extra: results on another lab's images, see `rcmnet_jax.scoring.other_lab`.
 
     Returns:
         The content of the JSON file.
 
     Raises:
-        DataError: a comparison or a table of columns that does not fit the images.
+        DataError: a comparison or a table of columns does not match the images.
         UserError: a file cannot be written.
     """
     content = _content(
@@ -94,13 +95,24 @@ def write_report(
     content["worst"] = {"shown": [error["file"] for error in worst], "layer": layer}
     content["claim"] = checklist(content)
     drawn = {
-        "figures": report_figures.figures(scored, restored.class_names, workdir, content),
+        "figures": report_figures.draw_plots(scored, restored.class_names, workdir, content),
         "cells": report_figures.matrix_cells(scored, restored.class_names),
         "worst": worst,
     }
     start = str(out / f"{scored.part}_report")
-    write_page(
-        f"{start}.html",
+    write_text(f"{start}.html", render_page(content, drawn))
+    write_json(f"{start}.json", content)
+    return content
+
+
+def render_page(content: Mapping[str, Any], drawn: Mapping[str, Any]) -> str:
+    """The page of a report.
+
+    Args:
+        content: of the JSON file.
+        drawn: ``figures``, ``cells`` and ``worst`` from `rcmnet_jax.report.report_figures`.
+    """
+    return render(
         "report.html",
         c=content,
         drawn=drawn,
@@ -108,17 +120,15 @@ def write_report(
         percent=_percent,
         number=_number,
     )
-    write_json(f"{start}.json", content)
-    return content
 
 
 def _percent(value: float | None) -> str:
-    # A no-break space: a unit alone in a line is read as nothing.
+    # A no-break space keeps number and unit on one line.
     return "-" if value is None else f"{percent_floor(value)}\u00a0%"
 
 
 def _number(value: float | None, digits: int = 4) -> str:
-    """Digits behind the point; reads 1.0000 only if it is."""
+    """A number with decimals; shows 1.0000 only for exactly 1."""
     if value is None:
         return "-"
     shown = f"{value:.{digits}f}"
@@ -136,29 +146,31 @@ def _content(
     options: ReportOptions,
     extra: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """Everything that is written, but the checklist, which looks at the rest."""
+    """The content of the report without the checklist, which is filled in from the rest."""
     names, samples, here = restored.class_names, options.samples, workdir.name
-    run = account.run_section(restored, workdir, scored)
+    run = run_sections.run_section(restored, workdir, scored)
     comparison = None
     if options.against is not None:
-        comparison = evidence.comparison_section(scored, names, here, options.against, samples)
+        comparison = score_sections.comparison_section(
+            scored, names, here, options.against, samples
+        )
     columns = subgroup_columns(scored.dataset, scored.files, options.columns)
     content: dict[str, Any] = {
         "title": f"{run['model']} ({here}), {scored.part} part: {scored.dataset.name}",
         "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "synthetic": scored.dataset.synthetic,
         "run": run,
-        "data": account.data_section(scored, pixels, part_of, parts_told),
-        "scores": evidence.score_section(scored, names, samples),
-        "calibration": evidence.calibration_section(scored, validation, samples),
-        "review": evidence.review_section(scored, validation, options.review_budget),
-        "errors": evidence.error_list(scored, names),
-        "subgroups": evidence.subgroup_section(scored, columns, samples),
-        "seeds": evidence.seed_section(here, scored, options.seeds),
+        "data": run_sections.data_section(scored, pixels, part_of, parts_told),
+        "scores": score_sections.score_section(scored, names, samples),
+        "calibration": score_sections.calibration_section(scored, validation, samples),
+        "review": score_sections.review_section(scored, validation, options.review_budget),
+        "errors": score_sections.error_list(scored, names),
+        "subgroups": score_sections.subgroup_section(scored, columns, samples),
+        "seeds": score_sections.seed_section(here, scored, options.seeds),
         "comparison": comparison,
         "validation": restored.meta.get("val") or None,
-        "provenance": account.provenance_section(restored, scored, options.command),
+        "provenance": run_sections.provenance_section(restored, scored, options.command),
         "external": extra,
     }
-    content["card"] = account.model_card(restored, scored, content)
+    content["card"] = run_sections.model_card(restored, scored, content)
     return content

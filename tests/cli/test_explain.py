@@ -1,5 +1,6 @@
 """``rcmnet explain``: what it leaves, and what it refuses."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -8,7 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rcmnet_jax.checkpoints.bundle import write_bundle
+from rcmnet_jax.checkpoints.open_model import load_model
 from rcmnet_jax.cli.main import main
+from rcmnet_jax.prediction import open_classifier
 
 
 def run(*argv):
@@ -26,14 +30,18 @@ def images(cells, tmp_path_factory):
     return root
 
 
-@pytest.fixture(scope="module")
-def boxes(images, tmp_path_factory):
+def boxes_of(images, folder):
     """A table with a box in the middle of every image."""
-    path = tmp_path_factory.mktemp("boxes") / "boxes.csv"
+    path = folder / "boxes.csv"
     files = sorted(p.relative_to(images) for p in images.rglob("*.png"))
     rows = "".join(f"{file},0.5,0.5,0.5,0.5\n" for file in files)
     path.write_text("file,x_center,y_center,width,height\n" + rows)
     return path
+
+
+@pytest.fixture(scope="module")
+def boxes(images, tmp_path_factory):
+    return boxes_of(images, tmp_path_factory.mktemp("boxes"))
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +82,10 @@ def test_the_page_is_one_file_with_every_image(explained):
     assert page.count("data:image/jpeg") == 6 * 4
     # Nothing is fetched.
     assert not re.findall(r'(?:src|href)="(?!data:|#)', page)
-    assert "what the maps are worth" in page
+    assert page.count(": scores of the maps</h2>") == 2
+    # Localisation, randomisation and faithfulness of each; the second is compared with the first.
+    assert page.count("<table>") == 7
+    assert page.count("minus trained") == 1
 
 
 def test_scores_of_trained_networks_with_their_controls(explained):
@@ -119,6 +130,62 @@ def test_the_runs_own_test_part_and_scores_only(trained, tmp_path, capsys):
     assert run(*argv, "--layer", "stage3", "--out", tmp_path) == 0
     assert "trained: 6 maps" in capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir()] == ["scores.json"]
+
+
+def test_the_default_layer_has_six_cells_a_side_and_is_named(trained, images, tmp_path, capsys):
+    argv = ("--model", trained, "--images", images / "blue", "--out", tmp_path)
+    assert run(*argv) == 0
+    assert "layer stage1, 8x8 maps; probabilities not calibrated" in capsys.readouterr().out
+    assert "layer stage1, 8x8 maps" in (tmp_path / "index.html").read_text()
+    document = json.loads((tmp_path / "maps.json").read_text())
+    assert document["settings"]["layer"] == document["runs"]["trained"]["layer"] == "stage1"
+    assert run(*argv, "--layer", "last") == 0
+    assert "layer last, 1x1 maps" in capsys.readouterr().out
+
+
+def test_explaining_and_predicting_a_bundle_give_the_same_probabilities(
+    trained, images, tmp_path, capsys
+):
+    bundle = tmp_path / "model.rcmnet"
+    network = dataclasses.replace(load_model(trained), temperature=2.5)
+    write_bundle(bundle, network, card="")
+    assert run("--model", bundle, "--images", images, "--out", tmp_path / "maps") == 0
+    assert "probabilities calibrated (temperature 2.5)" in capsys.readouterr().out
+    document = json.loads((tmp_path / "maps" / "maps.json").read_text())
+    files = [entry["file"] for entry in document["images"]]
+    expected = open_classifier(bundle).predict_files(files).probabilities.max(axis=1)
+    shown = [entry["runs"]["model.rcmnet"]["probability"] for entry in document["images"]]
+    np.testing.assert_allclose(shown, expected, rtol=1e-5)
+    uncalibrated = open_classifier(trained).predict_files(files).probabilities.max(axis=1)
+    assert np.abs(uncalibrated - expected).max() > 0.01
+
+
+def test_files_of_an_earlier_call_go_and_those_of_the_user_stay(trained, images, tmp_path):
+    again = shutil.copytree(trained, tmp_path / "again")
+    out = tmp_path / "out"
+    argv = ("--images", images / "blue", "--out", out)
+    assert run("--model", trained, *argv, "--boxes", boxes_of(images, tmp_path)) == 0
+    mine = [out / "notes.txt", out / "overlays/again/mine.png", out / "overlays/trained2/x.png"]
+    for path in mine:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("mine")
+    assert (out / "scores.json").exists()
+    assert run("--model", again, *argv, "--limit", "1") == 0
+    left = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
+    document = json.loads((out / "maps.json").read_text())
+    assert left == {*document["files"], *(str(path.relative_to(out)) for path in mine)}
+    assert not (out / "overlays/trained").exists()
+    assert not any("trained/" in name or name == "scores.json" for name in left)
+
+
+def test_a_list_of_files_elsewhere_is_not_followed(trained, images, tmp_path):
+    precious, out = tmp_path / "precious.txt", tmp_path / "out"
+    precious.write_text("mine")
+    out.mkdir()
+    listed = {"images": [], "files": ["../precious.txt", str(precious)]}
+    (out / "maps.json").write_text(json.dumps(listed))
+    assert run("--model", trained, "--images", images / "blue", "--out", out) == 0
+    assert precious.read_text() == "mine"
 
 
 def test_a_class_by_name(trained, images, tmp_path):

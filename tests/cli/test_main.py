@@ -1,5 +1,6 @@
 """The command line is quick to say how it is used."""
 
+import io
 import subprocess
 import sys
 
@@ -100,3 +101,13 @@ def test_ctrl_c_is_one_word_and_the_shells_status(monkeypatch, capsys):
     monkeypatch.setattr(data, "run", interrupted)
     assert main(["data", "audit", "anything"]) == STOPPED == 130
     assert capsys.readouterr().err.strip() == "stopped"
+
+
+def test_letters_that_the_terminal_lacks_are_escaped(monkeypatch):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", stream)
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    print("中", end="")
+    stream.flush()
+    assert stream.buffer.getvalue().endswith(rb"\u4e2d")

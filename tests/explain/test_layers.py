@@ -8,10 +8,11 @@ import pytest
 from rcmnet_jax.errors import UserError
 from rcmnet_jax.explain import class_maps, grad_cam
 from rcmnet_jax.explain.layers import (
-    _at_layer,
-    _shape_at,
+    adding_at,
+    deepest_layer,
     layer_grid,
     layer_names,
+    layer_shapes,
     map_and_gradient,
 )
 from rcmnet_jax.models import MODELS, create_model
@@ -54,11 +55,8 @@ def test_every_layer_of_every_network_is_there_and_the_last_is_the_feature_map(n
     last = layer_grid(model, None)
     assert last == model.layers[names[-1]]
 
-    def run(x):
-        ids = jnp.asarray(IDS)
-        return {n: map_and_gradient(model, variables, x, ids, "logit", n)[0] for n in names}
-
-    shapes = {n: leaf.shape for n, leaf in jax.eval_shape(run, x).items()}
+    shapes = layer_shapes(model, variables, x.shape)
+    assert tuple(shapes) == names
     for layer, (_, h, w, _) in shapes.items():
         stride = model.layers[layer].stride
         # Within the pixels that paddings add or leave over.
@@ -68,6 +66,25 @@ def test_every_layer_of_every_network_is_there_and_the_last_is_the_feature_map(n
         lambda x: model.apply(variables, x, train=False, method="features"), x
     )
     assert shapes[names[-1]] == features.shape
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "layer"),
+    [
+        ("rcmnet", (64, 64), "stage2"),
+        ("rcmnet", (96, 96), "stage3"),
+        ("rcmnet", (96, 80), "stage2"),  # stage3 has 6x5 cells
+        ("rcmnet", (363, 360), "bot"),
+        ("resnet18", (161, 161), "stage4"),  # 161 / 32 is 5.03, but the map has 6 cells
+        ("vgg19", (64, 64), "stage4_relu4"),
+        ("alexnet", (224, 224), "pool5"),
+    ],
+)
+def test_the_deepest_layer_with_six_cells_a_side(name, size, layer):
+    model = create_model(name, 3)
+    shapes = shapes_of(model, (1, *size, 3))
+    assert deepest_layer(model, shapes, size) == layer
+    assert deepest_layer(model, shapes, size, cells=1000) is None
 
 
 @pytest.mark.parametrize("name", ["rcmnet", "vgg19"])
@@ -89,7 +106,7 @@ def test_the_gradient_is_the_derivative_of_the_score(rcmnet, layer):
 
     @jax.jit
     def score(added):
-        with _at_layer(layer, added):
+        with adding_at(layer, added):
             logits = model.apply(variables, x, train=False)
         return logits[np.arange(2), IDS].sum()
 
@@ -170,12 +187,12 @@ def test_cells_lie_where_the_grid_says(name, layer, options):
     # Positive weights: nothing cancels. Several images: max-pooling looks at one pixel of each.
     variables = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.01), shapes)
     images = np.random.default_rng(0).uniform(0, 1, (16, size, size, 3)).astype(np.float32)
-    cell = _shape_at(model, variables, images, layer)[1] // 2
+    cell = layer_shapes(model, variables, images.shape)[layer][1] // 2
 
     @jax.jit
     def reach(images):
         def value(images):
-            with _at_layer(layer, 0.0) as maps:
+            with adding_at(layer, 0.0) as maps:
                 model.apply(variables, images, train=False)
             return maps[0][:, cell, cell, 0].sum()
 

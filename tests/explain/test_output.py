@@ -9,18 +9,17 @@ import pytest
 
 from rcmnet_jax.errors import UserError
 from rcmnet_jax.explain.images import CellImage, ReadImages
+from rcmnet_jax.explain.network_maps import NetworkMaps, class_id_of
 from rcmnet_jax.explain.output import failures, unique_names
-from rcmnet_jax.explain.run_maps import RunMaps, class_id
 
 NAMES = ("ig", "monocyte", "7")
 
 
 def run_of(probabilities, *, trained=True):
     """A run of which only the probabilities matter."""
-    restored = SimpleNamespace(class_names=NAMES)
-    return RunMaps(
-        "x", restored, None, None, None, np.asarray(probabilities, float), (), trained
-    )  # fmt: skip
+    network = SimpleNamespace(class_names=NAMES)
+    probabilities = np.asarray(probabilities, float)
+    return NetworkMaps("x", network, None, None, None, None, probabilities, (), trained)
 
 
 def images_of(*classes):
@@ -33,6 +32,8 @@ def test_runs_of_the_same_folder_name_are_told_apart():
     folds = [Path("/c/scratch/seed0/fold0"), Path("/c/frozen/seed0/fold0")]
     assert unique_names(folds) == ["scratch/seed0/fold0", "frozen/seed0/fold0"]
     assert unique_names([Path("/a/run"), Path("/a/run")]) == ["run (1)", "run (2)"]
+    checkpoints = [Path("/runs/a/checkpoints/best"), Path("/runs/b/checkpoints/best/250")]
+    assert unique_names(checkpoints) == ["a", "b"]
     # Names that become one file name are not apart.
     assert unique_names([Path("/x/a b"), Path("/y/a_b")]) == ["x/a b", "y/a_b"]
 
@@ -50,10 +51,10 @@ def test_failures_are_the_trained_networks_errors_the_most_confident_first():
 
 @pytest.mark.parametrize(("wanted", "found"), [("monocyte", 1), ("0", 0), ("7", 2)])
 def test_classes_by_name_or_number(wanted, found):
-    assert class_id(SimpleNamespace(class_names=NAMES), wanted) == found
+    assert class_id_of(SimpleNamespace(class_names=NAMES), wanted) == found
 
 
 @pytest.mark.parametrize("wanted", ["3", "-1", "band", ""])
 def test_classes_that_do_not_exist(wanted):
     with pytest.raises(UserError, match="the network has 0 ig, 1 monocyte, 2 7"):
-        class_id(SimpleNamespace(class_names=NAMES), wanted)
+        class_id_of(SimpleNamespace(class_names=NAMES), wanted)

@@ -12,9 +12,8 @@ import pytest
 from rcmnet_jax.checkpoints import load_run
 from rcmnet_jax.cli.main import main
 from rcmnet_jax.errors import UserError
-from rcmnet_jax.report import ReportOptions
-from rcmnet_jax.report.claim import ITEMS, NO, YES
-from rcmnet_jax.report.report_figures import layer_with_room
+from rcmnet_jax.report import ReportOptions, write
+from rcmnet_jax.report.claim_checklist import ITEMS, NO, YES
 from rcmnet_jax.scoring.run import HomeImages
 
 SECTIONS = {
@@ -187,7 +186,7 @@ def test_a_run_without_its_log_still_has_a_report(run, tmp_path):
     copy = shutil.copytree(run, tmp_path / "run")
     (copy / "metrics.jsonl").unlink()
     assert main(["evaluate", "--workdir", str(copy), "--report", "--worst", "0"]) == 0
-    assert "The log of the run is not there" in (copy / "test_report.html").read_text()
+    assert "log is missing" in (copy / "test_report.html").read_text()
 
 
 def test_a_bundle_has_a_report_too(cells, run, tmp_path):
@@ -199,12 +198,22 @@ def test_a_bundle_has_a_report_too(cells, run, tmp_path):
     assert "Trained with" in (tmp_path / "test_report.html").read_text()
 
 
-def test_maps_have_some_cells_a_side():
-    from rcmnet_jax.models import create_model
+def auc_headings(content):
+    page = write.render_page(content, {"figures": {}, "cells": [], "worst": []})
+    return re.findall("<th[^>]*>([^<]*AUC[^<]*)</th>", page)
 
-    model = create_model("rcmnet", num_classes=2)
-    assert layer_with_room(model, 363) is None
-    assert layer_with_room(model, 64) == "stage3"
+
+def test_two_classes_have_one_auc(report):
+    _, content = report
+    scores = content["scores"]
+    assert auc_headings(content) == ["Macro AUC (one class against the others)", "AUC"]
+    two = {
+        **scores,
+        "class_names": scores["class_names"][:2],
+        "per_class": scores["per_class"][:2],
+        "confusion": [[3, 1], [0, 4]],
+    }
+    assert auc_headings({**content, "scores": two}) == ["AUC"]
 
 
 def test_a_budget_that_is_no_share():

@@ -1,4 +1,4 @@
-"""What the paper reports (Zhang et al. 2022, arXiv 2205.04230), number by number.
+"""The paper's published numbers (Zhang et al. 2022, arXiv 2205.04230).
 
 Where the paper contradicts itself, these are the readings of docs/decisions/0001 and 0003.
 """

@@ -1,4 +1,4 @@
-"""The numbers of a report, from predictions alone: no network is needed here."""
+"""Sections about the scores, computed from predictions alone."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -37,7 +37,7 @@ def calibration_section(
 ) -> dict[str, Any] | None:
     """The scores of the probabilities before and after a temperature fitted on validation images.
 
-    None where the run has no validation part: fitted on the test part it would flatter.
+    None where the run has no validation part: a fit on the test part would flatter.
     """
     if validation is None:
         return None
@@ -62,7 +62,7 @@ def _probability_scores(scored: Scored, probabilities: np.ndarray, samples: int)
 
 
 def review_section(scored: Scored, validation: Scored | None, budget: float) -> dict[str, Any]:
-    """The risk-coverage curve, and what review budgets buy, the chosen one first."""
+    """The risk-coverage curve, and the errors that each review budget catches, the chosen first."""
     probabilities = scored.probabilities
     source = scored if validation is None else validation
     told = f"the {source.part} part itself" if validation is None else "the validation part"
@@ -97,7 +97,7 @@ def error_list(scored: Scored, class_names: Sequence[str]) -> list[dict[str, Any
 def subgroup_section(
     scored: Scored, columns: Mapping[str, list[str]], samples: int
 ) -> dict[str, Any]:
-    """A table for each column that divides the images, and what was left out."""
+    """A table for each column that divides the images, and the columns left out."""
     tables, left_out = {}, []
     for name, values in columns.items():
         rows = subgroup_table(
@@ -116,7 +116,7 @@ def comparison_section(
     """This run against another on the same images; differences are this minus the other.
 
     Raises:
-        DataError: the other was scored on other images.
+        DataError: the other run was scored on other images.
     """
     records = scored.dataset.records
     mine = Predictions.of(
@@ -134,7 +134,7 @@ def comparison_section(
 
 
 def _matched(scored: Scored, other: Predictions) -> list[str] | None:
-    """The groups in the order of the other run's files; images it lacks are told by `compare`."""
+    """The groups in the order of the other run's files; `compare` refuses missing images."""
     if scored.groups is None:
         return None
     of_file = dict(zip(scored.files, scored.groups, strict=True))

@@ -1,4 +1,4 @@
-"""What images can be grouped by: manifest columns, letters of the file name, size."""
+"""Columns that divide images into subgroups: manifest columns, file-name prefix, image size."""
 
 import csv
 from collections.abc import Sequence
@@ -8,23 +8,22 @@ from rcmnet_jax.data.dataset import CellDataset
 from rcmnet_jax.data.sources.manifests import DELIMITERS
 from rcmnet_jax.errors import DataError
 
-# The label is no subgroup, and the file is each image's own.
+# The label defines no subgroup, and the file is different for every image.
 _NOT_COLUMNS = ("file", "label", "")
 
 
 def subgroup_columns(
     dataset: CellDataset, files: Sequence[str], table: Path | None
 ) -> dict[str, list[str]]:
-    """Columns of values, one an image.
+    """Values of each column, one for each image.
 
     Args:
-        dataset: with its audit.
-        files: the images asked about.
-        table: a CSV with a column ``file`` and any others (stain, scanner, ...), or None. The
-            manifest of the data set is read for its other columns where it is still there.
+        dataset: with its audit; the other columns of its manifest are used while the file exists.
+        files: the images.
+        table: a CSV with a column ``file`` and any others (stain, scanner, ...), or None.
 
     Returns:
-        Values by the name of the column; "" where unknown. Columns without any value are left out.
+        Values by column name; "" where unknown. Columns without any value are left out.
 
     Raises:
         DataError: the table cannot be read, or names none of the images.

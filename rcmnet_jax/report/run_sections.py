@@ -1,4 +1,4 @@
-"""Where a result comes from, and what it may be used for: provenance and model card."""
+"""Sections about the run: provenance, data, network, and the model card."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +10,7 @@ import numpy as np
 from rcmnet_jax.checkpoints.open_model import TrainedNetwork
 from rcmnet_jax.checkpoints.provenance import collect_provenance
 from rcmnet_jax.checkpoints.store import tree_sha256
-from rcmnet_jax.data.audit import ThoroughAudit, look_closer, shrink
+from rcmnet_jax.data.audit import look_closer, shrink
 from rcmnet_jax.evaluation.results import split_note
 from rcmnet_jax.scoring.run import Scored
 
@@ -35,18 +35,27 @@ def provenance_section(restored: TrainedNetwork, scored: Scored, command: str) -
     }
 
 
-def data_section(scored: Scored, pixels: Any, part_of: Mapping[str, str], told: str) -> dict:
-    """The audit of the data set, with near-duplicates and shortcuts, and the class balance."""
-    found = _audit(scored, pixels, part_of, told)
+def data_section(scored: Scored, pixels: Any, part_of: Mapping[str, str], split: str) -> dict:
+    """The data set's audit, with near-duplicates and shortcuts, and its class balance.
+
+    Args:
+        scored: the images of the report.
+        pixels: of the whole data set, at the network's size.
+        part_of: part of each file.
+        split: a description of those parts.
+    """
+    audit = scored.dataset.audit
+    small = np.stack([shrink(np.asarray(pixels[np.array([i])])[0]) for i in range(len(pixels))])
+    found = look_closer(audit, audit.kept, small, part_of, split)
     values = found.to_dict()
     names = scored.dataset.class_names
     records = scored.dataset.records
-    parts = np.array([part_of.get(file, "not used") for file in records.file])
-    shown = [p for p in ("train", "val", "test", "external", "dropped", "not used") if p in parts]
+    part = np.array([part_of.get(file, "not used") for file in records.file])
+    shown = [p for p in ("train", "val", "test", "external", "dropped", "not used") if p in part]
     balance = [
         {
             "class": name,
-            "parts": [int(np.sum((parts == p) & (records.label == k))) for p in shown],
+            "parts": [int(np.sum((part == p) & (records.label == k))) for p in shown],
         }
         for k, name in enumerate(names)
     ]
@@ -59,20 +68,13 @@ def data_section(scored: Scored, pixels: Any, part_of: Mapping[str, str], told: 
         "findings": values["findings"],
         "probes": values["probes"],
         "parts": shown,
-        "parts_told": told,
+        "parts_told": split,
         "balance": balance,
     }
 
 
-def _audit(scored: Scored, pixels: Any, part_of: Mapping[str, str], told: str) -> ThoroughAudit:
-    """From the decoded images at the network's size: nothing is read again."""
-    audit = scored.dataset.audit
-    small = np.stack([shrink(np.asarray(pixels[np.array([i])])[0]) for i in range(len(pixels))])
-    return look_closer(audit, audit.kept, small, part_of, told)
-
-
 def run_section(restored: TrainedNetwork, workdir: Path, scored: Scored) -> dict[str, Any]:
-    """The network in numbers."""
+    """Network, input, classes and split of the run."""
     meta, config = restored.meta, restored.meta["config"]
     return {
         "name": workdir.name,
@@ -93,15 +95,15 @@ def run_section(restored: TrainedNetwork, workdir: Path, scored: Scored) -> dict
 def model_card(
     restored: TrainedNetwork, scored: Scored, content: Mapping[str, Any]
 ) -> dict[str, list]:
-    """Headings and sentences (Mitchell et al. 2019), nothing that the run does not show."""
+    """The model card (Mitchell et al. 2019) as headings and sentences, from the run's records."""
     recorded, run, data = restored.meta["config"], content["run"], content["data"]
     optim, train = recorded["optim"], recorded["train"]
     accuracy = content["scores"]["accuracy"]
     limits = [run["split_note"] + "."]
     if data["synthetic"]:
-        limits.append("The images are drawn by a program and say nothing about real cells.")
+        limits.append("The images are drawn by a program; the scores say nothing about real cells.")
     if scored.part != "external":
-        limits.append("Not tested on another laboratory here; such scores are usually far lower.")
+        limits.append("Not tested on another laboratory; scores there are usually far lower.")
     worst = min(
         (row for row in content["scores"]["per_class"] if row["recall"]["value"] is not None),
         key=lambda row: row["recall"]["value"],
@@ -120,9 +122,9 @@ def model_card(
             f" {restored.step} of training, best by validation {_best(run)}.",
         ],
         "Intended use": [
-            "Research on single-cell images of the kind it was trained on. No medical device; not"
+            "Research on single-cell images like those it was trained on. Not a medical device; not"
             " for diagnosis.",
-            "Images of other stains, microscopes or cell types are outside what was trained.",
+            "Not for images of other stains, microscopes or cell types.",
         ],
         "Training": [
             f"Data set {run['trained_on']['name']}, {run['trained_on']['images']} images, split"
@@ -134,7 +136,7 @@ def model_card(
             f" light {recorded['data']['light']:g}, stain {recorded['data']['stain']:g}.",
         ],
         "Evaluation": [
-            f"{scored.part} part, {accuracy['n']} images: {accuracy['k']} right. Wilson and"
+            f"{scored.part} part, {accuracy['n']} images: {accuracy['k']} correct. Wilson and"
             " percentile bootstrap intervals, 95 %; see the scores.",
         ],
         "Limitations": limits,

@@ -1,9 +1,9 @@
-"""The CLAIM checklist, ticked from what the run itself shows and from nothing else.
+"""The CLAIM checklist, ticked from evidence in the run itself.
 
 Items and numbers of Mongan, Moy and Kahn, "Checklist for Artificial Intelligence in Medical
-Imaging (CLAIM)", Radiology: Artificial Intelligence 2020;2(2):e200029, in our words. ``yes`` needs
-evidence in the report; ``partly`` is evidence that does not answer the item alone; the rest is for
-the authors to write.
+Imaging (CLAIM)", Radiology: Artificial Intelligence 2020;2(2):e200029, paraphrased. ``yes`` needs
+evidence in the report; ``partly`` is evidence that does not answer the item alone; the other items
+are for the authors.
 """
 
 from collections.abc import Mapping
@@ -61,7 +61,7 @@ def checklist(content: Mapping[str, Any]) -> list[dict[str, Any]]:
     """All 42 items with a status and the evidence.
 
     Args:
-        content: of the report, everything but the checklist.
+        content: of the report, without the checklist.
     """
     found = {**_data_items(content), **_method_items(content), **_result_items(content)}
     return [
@@ -113,8 +113,8 @@ def _method_items(content: Mapping[str, Any]) -> dict[int, tuple[str, str]]:
         29: (YES, "Wilson and percentile bootstrap intervals; exact McNemar where compared"),
     }
     if packages:
-        told = ", ".join(f"{name} {version}" for name, version in packages.items() if version)
-        items[23] = (YES, told)
+        versions = ", ".join(f"{name} {version}" for name, version in packages.items() if version)
+        items[23] = (YES, versions)
     init = recorded.get("init", {}).get("checkpoint")
     items[24] = (YES, f"from {init}" if init else f"random, seed {recorded.get('seed')}")
     best = run["best"]
@@ -135,7 +135,7 @@ def _result_items(content: Mapping[str, Any]) -> dict[int, tuple[str, str]]:
     items = {
         36: (YES, f"{accuracy['k']}/{accuracy['n']}, 95 % interval; see Scores"),
         37: (YES, f"all {len(content['errors'])} errors by cell of the confusion matrix"),
-        38: (PARTLY, "what the run knows of; see Model card"),
+        38: (PARTLY, "those known from the run; see Model card"),
     }
     if content["subgroups"]["tables"]:
         items[30] = (PARTLY, f"subgroups by {', '.join(content['subgroups']['tables'])}")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rcmnet_jax.explain.flags import map_facts
+from rcmnet_jax.explain.network_maps import map_facts
 
 
 @pytest.mark.parametrize(
