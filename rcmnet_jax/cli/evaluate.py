@@ -210,7 +210,7 @@ def _compare(args: argparse.Namespace) -> int:
         print(f"{title}:\n{comparison.table()}\n" if title else comparison.table())
         found[title or "test"] = comparison.to_dict()
     if min(map(len, files)) > 1:
-        from rcmnet_jax.evaluation.over_seeds import compare_seeds
+        from rcmnet_jax.evaluation.seeds import compare_seeds
 
         over_seeds = compare_seeds(*(list(runs.values()) for runs in files), names=names)
         print(f"all seeds:\n{over_seeds.table()}")

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from rcmnet_jax.errors import DataError
+from rcmnet_jax.evaluation.bootstrap import bootstrap
 from rcmnet_jax.evaluation.checks import check_predictions
-from rcmnet_jax.evaluation.intervals import Interval, Proportion, bootstrap
+from rcmnet_jax.evaluation.intervals import Interval, Proportion
 
 # More values than this are identifiers, not groups that a table can show.
 MAX_VALUES = 40

@@ -13,7 +13,8 @@ import numpy as np
 
 from rcmnet_jax.errors import DataError
 from rcmnet_jax.evaluation.comparison import mcnemar
-from rcmnet_jax.evaluation.intervals import Interval, Proportion, Resampler
+from rcmnet_jax.evaluation.bootstrap import Resampler
+from rcmnet_jax.evaluation.intervals import Interval, Proportion
 from rcmnet_jax.explain.boxes import Box
 from rcmnet_jax.explain.overlay import Placement, upsample
 from rcmnet_jax.models.grid import Grid

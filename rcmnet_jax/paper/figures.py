@@ -7,7 +7,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from rcmnet_jax.evaluation.canvas import BLUE, PALE_BLUE, RED, class_ticks, clean, new_figure, save
+from rcmnet_jax.evaluation.plot_style import (
+    BLUE,
+    PALE_BLUE,
+    RED,
+    class_ticks,
+    clean,
+    new_figure,
+    save,
+)
 from rcmnet_jax.paper.collect import Results
 from rcmnet_jax.paper.facts import NETWORKS
 from rcmnet_jax.paper.plan import PlannedRun

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from rcmnet_jax.errors import UserError
+from rcmnet_jax.evaluation.bootstrap import bootstrap, class_intervals
 from rcmnet_jax.evaluation.calibration import apply_temperature, fit_temperature
-from rcmnet_jax.evaluation.class_intervals import class_intervals, ece_interval
 from rcmnet_jax.evaluation.comparison import compare
-from rcmnet_jax.evaluation.intervals import Proportion, bootstrap
+from rcmnet_jax.evaluation.intervals import Proportion
 from rcmnet_jax.evaluation.metrics import evaluate_predictions
 from rcmnet_jax.evaluation.predictions import Predictions, read_predictions
 from rcmnet_jax.evaluation.selective import apply_review, review_threshold, risk_coverage
@@ -28,7 +28,7 @@ def score_section(scored: Scored, class_names: Sequence[str], samples: int) -> d
     for row, intervals in zip(values["per_class"], more, strict=True):
         row["f1_interval"] = intervals.f1.to_dict()
         row["auc_interval"] = intervals.auc.to_dict()
-    ece = ece_interval(labels, probabilities, groups=scored.groups, samples=samples)
+    ece = bootstrap(labels, probabilities, "ece", groups=scored.groups, samples=samples)
     return {**values, "ece_interval": ece.to_dict(), "bootstrap_samples": samples}
 
 
@@ -54,7 +54,7 @@ def calibration_section(
 def _probability_scores(scored: Scored, probabilities: np.ndarray, samples: int) -> dict[str, Any]:
     common: dict[str, Any] = {"groups": scored.groups, "samples": samples}
     return {
-        "ece": ece_interval(scored.labels, probabilities, **common).to_dict(),
+        "ece": bootstrap(scored.labels, probabilities, "ece", **common).to_dict(),
         "nll": bootstrap(scored.labels, probabilities, "nll", **common).to_dict(),
         "brier": bootstrap(scored.labels, probabilities, "brier", **common).to_dict(),
         "mean_confidence": float(probabilities.max(axis=1).mean()),

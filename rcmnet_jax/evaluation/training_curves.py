@@ -16,7 +16,7 @@ from matplotlib.ticker import (
 )
 
 from rcmnet_jax.errors import DataError
-from rcmnet_jax.evaluation.canvas import (
+from rcmnet_jax.evaluation.plot_style import (
     BLUE,
     GREEN,
     GREY,
