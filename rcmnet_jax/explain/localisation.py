@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from rcmnet_jax.errors import DataError
-from rcmnet_jax.evaluation.comparison import mcnemar
 from rcmnet_jax.evaluation.bootstrap import Resampler
+from rcmnet_jax.evaluation.comparison import mcnemar
 from rcmnet_jax.evaluation.intervals import Interval, Proportion
 from rcmnet_jax.explain.boxes import Box
 from rcmnet_jax.explain.overlay import Placement, upsample

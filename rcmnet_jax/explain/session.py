@@ -29,7 +29,7 @@ from rcmnet_jax.explain.map_scores import (
 )
 from rcmnet_jax.explain.output import unique_names, write_explanation
 from rcmnet_jax.explain.run_maps import RunMaps, class_id, explain_run, untrained
-from rcmnet_jax.scoring.run import split_of_run
+from rcmnet_jax.scoring.run_data import open_run_data
 
 # One untrained network may point at the middle by luck.
 UNTRAINED_SEEDS = (0, 1, 2)
@@ -156,7 +156,8 @@ def _references(
     if request.part is None:
         class_names = {name for r in restored for name in r.class_names}
         return find_images(request.images, class_names), False
-    dataset, split = split_of_run(restored[0], source=request.source, data_dir=request.data_dir)
+    data = open_run_data(restored[0], source=request.source, data_dir=request.data_dir)
+    dataset, split = data.dataset, data.split
     references = [
         Reference(
             str(dataset.records.file[row]),

@@ -14,7 +14,7 @@ from rcmnet_jax.html import write_page
 from rcmnet_jax.report import account, evidence, report_figures
 from rcmnet_jax.report.claim import checklist
 from rcmnet_jax.report.columns import subgroup_columns
-from rcmnet_jax.scoring.run import Scored
+from rcmnet_jax.scoring.score import Scored
 
 
 @dataclasses.dataclass(frozen=True)
