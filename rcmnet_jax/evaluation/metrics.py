@@ -92,7 +92,7 @@ class Evaluation:
             "groups": self.groups,
             "confidence": self.confidence,
             "classes_without_images": [c.name for c in self.per_class if not c.support],
-            **({"note": self.note} if self.note else {}),
+            "note": self.note,
             "accuracy": self.accuracy.to_dict(),
             "top5": self.top5.to_dict() if self.top5 else None,
             "accuracy_bootstrap": self.accuracy_bootstrap.to_dict(),

@@ -1,7 +1,7 @@
-"""Figures of a run: curves, confusion matrix (as the paper's Figure 8), reliability, recall.
+"""Figures of scores: confusion matrix (as the paper's Figure 8), recall, reliability, risk.
 
 Drawn with matplotlib's objects on an Agg canvas, never through pyplot: no display is needed, no
-global figure is left behind, and threads do not meet.
+global figure is left behind, and threads do not interfere.
 """
 
 from collections.abc import Sequence

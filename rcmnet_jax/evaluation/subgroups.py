@@ -1,4 +1,4 @@
-"""The same scores for parts of the images: each lab, slide, stain, or whatever a manifest says."""
+"""Scores of subgroups: images of each lab, slide, stain or other column of a manifest."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -59,7 +59,7 @@ def subgroup_table(
         seed: of the draws.
 
     Returns:
-        The rows; None where the column says nothing: one value only, or more than `MAX_VALUES`.
+        The rows; None where the column has one value only, or more than `MAX_VALUES`.
 
     Raises:
         DataError: predictions of the wrong form, or not one value an image.

@@ -124,7 +124,7 @@ def test_no_images_is_an_error():
 
 def test_a_gate_needs_fifty_validation_images():
     features, colours, _ = two_classes(49, seed=1)
-    with pytest.raises(DataError, match="a gate needs at least 50 validation images.* are 49"):
+    with pytest.raises(DataError, match=r"a gate needs at least 50 validation images.* are 49"):
         fit_gate(
             train=two_classes(400),
             val=(features, colours),
