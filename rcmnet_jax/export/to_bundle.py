@@ -55,8 +55,9 @@ def export_bundle(
     if data is not None and len(data.rows("val")):
         # On the rounded weights, which are those that will be asked.
         rounded, facts, not_fitted = calibrate(rounded, data, engine)
-    for reason in not_fitted:
-        logger.warning("not fitted: %s; every image gets the status review", reason)
+    if not_fitted:
+        reasons = "; ".join(not_fitted)
+        logger.warning("not fitted: %s: every image gets the status review", reasons)
     parity = _written_and_read(rounded, restored, data, precision, batch_size)
     record = {
         "licence": licence_text(restored, licence),
