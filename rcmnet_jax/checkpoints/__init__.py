@@ -11,6 +11,7 @@ from rcmnet_jax.checkpoints.bundle import write_bundle as write_bundle
 from rcmnet_jax.checkpoints.digest import tree_sha256 as tree_sha256
 from rcmnet_jax.checkpoints.open_model import load_model as load_model
 from rcmnet_jax.checkpoints.open_model import load_run as load_run
+from rcmnet_jax.checkpoints.open_model import run_folder as run_folder
 from rcmnet_jax.checkpoints.provenance import collect_provenance as collect_provenance
 from rcmnet_jax.inference.network import TrainedNetwork as TrainedNetwork
 

@@ -15,28 +15,49 @@ if TYPE_CHECKING:
 
 
 def load_model(path: str | Path) -> TrainedNetwork:
-    """Opens a bundle, or the best checkpoint of a training run, on any device.
+    """Opens a bundle, the best checkpoint of a training run, or a checkpoint by its folder.
 
     Args:
-      path: what ``rcmnet export --out`` wrote, or what ``train.py --workdir`` was given.
+      path: what ``rcmnet export --out`` wrote, what ``train.py --workdir`` was given, or in it
+        ``checkpoints/best`` or ``checkpoints/best/STEP``.
 
     Raises:
-      CheckpointError: there is neither, or it is damaged.
+      CheckpointError: there is none of these, or it is damaged.
     """
     path = Path(path)
     if is_bundle(path):
         return read_bundle(path)
-    directory = path / "checkpoints" / "best"
-    if not directory.is_dir():
-        raise CheckpointError(
-            f"{path} holds no trained model: give the --workdir of a train.py run that has"
-            " finished at least one epoch, or a bundle written by `rcmnet export`"
-        )
+    directory, step = _checkpoint_folder(path)
     # Only here: a bundle opens without Orbax.
     from rcmnet_jax.checkpoints.store import CheckpointStore
 
-    with contextlib.closing(CheckpointStore(directory, read_only=True)) as store:
+    store = CheckpointStore(directory, read_only=True, only_step=step)
+    with contextlib.closing(store):
         return _restore(store, directory)
+
+
+def run_folder(path: str | Path) -> Path | None:
+    """The folder of the run that a path names, itself or by a checkpoint in it; None for others."""
+    try:
+        directory, _ = _checkpoint_folder(Path(path))
+    except CheckpointError:
+        return None
+    return directory.parent.parent
+
+
+def _checkpoint_folder(path: Path) -> tuple[Path, int | None]:
+    """The series of checkpoints that a path names, and the step where it names one of them."""
+    # Absolute, so that "." has a name and parents.
+    place = path.absolute()
+    for folder in (place / "checkpoints" / "best", place / "best", place):
+        if folder.name == "best" and folder.parent.name == "checkpoints" and folder.is_dir():
+            return folder, None
+    if place.name.isdigit() and place.parent.name == "best" and place.is_dir():
+        return place.parent, int(place.name)
+    raise CheckpointError(
+        f"{path} holds no trained model: give the --workdir of a train.py run that has finished at"
+        " least one epoch, its folder checkpoints/best, or a bundle written by `rcmnet export`"
+    )
 
 
 def load_run(workdir: str | Path) -> TrainedNetwork:

@@ -57,12 +57,20 @@ class CheckpointStore:
       directory: of the series, e.g. ``workdir/checkpoints/last``.
       keep: how many of the newest to keep.
       read_only: leave the folder as it is, because a run may be writing in it.
+      only_step: see no checkpoint but this one.
     """
 
-    def __init__(self, directory: Path, *, keep: int = 2, read_only: bool = False):
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        keep: int = 2,
+        read_only: bool = False,
+        only_step: int | None = None,
+    ):
         # Orbax refuses relative paths.
         self.directory = Path(directory).absolute()
-        self._read_only = read_only
+        self._read_only, self._only_step = read_only, only_step
         # Orbax's own read_only warns on every opening. What a killed save left is removed.
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep,
@@ -119,7 +127,8 @@ class CheckpointStore:
     @property
     def steps(self) -> list[int]:
         """Step numbers of the checkpoints, oldest first."""
-        return sorted(self._manager.all_steps())
+        steps = sorted(self._manager.all_steps())
+        return [step for step in steps if self._only_step in (None, step)]
 
     def drop_after(self, step: int) -> None:
         """Deletes what was saved after a step, by a run that is taken up again from there."""

@@ -1,4 +1,4 @@
-"""Score a trained network on its own test part or on other images, or compare two runs."""
+"""Score a trained network on its own test part or on other images, or compare two."""
 
 import argparse
 import shlex
@@ -11,10 +11,10 @@ from rcmnet_jax.files import require_folder
 
 EXAMPLES = """\
 examples:
-  rcmnet evaluate --workdir checkpoints/pbc_rcmnet
-  rcmnet evaluate --workdir checkpoints/pbc_rcmnet --report --against checkpoints/pbc_resnet18
-  rcmnet evaluate --workdir checkpoints/pbc_rcmnet --data OTHER_FOLDER --out other_lab
-  rcmnet evaluate --workdir checkpoints/pbc_rcmnet --external OTHER_LAB --map classes.csv \\
+  rcmnet evaluate --model checkpoints/pbc_rcmnet
+  rcmnet evaluate --model checkpoints/pbc_rcmnet --report --against checkpoints/pbc_resnet18
+  rcmnet evaluate --model model.rcmnet --data OTHER_FOLDER --out other_images
+  rcmnet evaluate --model checkpoints/pbc_rcmnet --other-lab THEIR_FOLDER --map classes.csv \\
       --out other_lab --report
   rcmnet evaluate --compare checkpoints/pbc_resnet18 checkpoints/pbc_rcmnet
 """
@@ -23,7 +23,12 @@ examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments."""
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--workdir", type=Path, help="a run of train.py, or a bundle")
+    what.add_argument(
+        "--model",
+        "--workdir",
+        type=Path,
+        help="a run of train.py, a bundle, or a checkpoint folder of a run",
+    )
     what.add_argument(
         "--compare",
         nargs=2,
@@ -34,29 +39,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", help="other images to score, all of them: folder, zip or manifest"
     )
-    parser.add_argument(
-        "--external", help="images of another laboratory, scored with each option that may help"
-    )
-    parser.add_argument(
-        "--map", type=Path, help="with --external, a CSV label,class: which of theirs is which"
-    )
-    parser.add_argument(
+    parser.add_argument("--source", help="where the run's own images are now, if they moved")
+    parser.add_argument("--part", choices=("test", "val", "train"), default="test")
+    parser.add_argument("--out", type=Path, help="where to write; the run's own folder by default")
+    parser.add_argument("--data-dir", help="where built data sets are kept")
+    parser.add_argument("--batch-size", type=int, default=64)
+    lab = parser.add_argument_group("another laboratory", "label-free adaptations, side by side")
+    lab.add_argument("--other-lab", "--external", help="its images: folder, zip or manifest")
+    lab.add_argument("--map", type=Path, help="CSV label,class: which of theirs is which of ours")
+    lab.add_argument(
+        "--adaptations",
         "--options",
         nargs="+",
-        metavar="OPTION",
-        help="with --external: plain, or any of scale colour bn views joined by +; all by default",
+        metavar="NAME",
+        help="plain, or any of scale colour bn views joined by +; all combinations by default",
     )
-    parser.add_argument(
+    lab.add_argument(
         "--draws",
         type=int,
         default=2,
-        help="with --external, distortions of home images to choose the option on; 0: no choice",
+        help="distortions of home images to choose the adaptation on; 0: choose none",
     )
-    parser.add_argument("--source", help="where the run's own images are now, if they moved")
-    parser.add_argument("--part", choices=("test", "val", "train"), default="test")
-    parser.add_argument("--out", type=Path, help="where to write; a run's workdir by default")
-    parser.add_argument("--data-dir", help="where built data sets are kept")
-    parser.add_argument("--batch-size", type=int, default=64)
     report = parser.add_argument_group("report", "one page that stands by itself, and its JSON")
     report.add_argument("--report", action="store_true", help="also write <part>_report.html")
     report.add_argument(
@@ -71,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Scores or compares."""
+    """Scores a network, or compares two."""
     if args.out:
         require_folder(args.out)
     return _compare(args) if args.compare else _score(args)
@@ -80,32 +83,33 @@ def run(args: argparse.Namespace) -> int:
 def _score(args: argparse.Namespace) -> int:
     _check(args)
     options = _report_options(args)
-    from rcmnet_jax.checkpoints import load_model
-    from rcmnet_jax.scoring.run import HomeImages, score_other_images, tell_test_access
+    from rcmnet_jax.checkpoints import load_model, run_folder
+    from rcmnet_jax.scoring.run_data import open_run_data
+    from rcmnet_jax.scoring.score import score_images, score_part
 
-    restored = load_model(args.workdir)
-    if not args.out and "bundle" in restored.meta:
-        raise UserError(f"{args.workdir} is a bundle: name a folder to write to with --out")
-    out = args.out or args.workdir
-    common = {"data_dir": args.data_dir, "batch_size": args.batch_size}
+    network = load_model(args.model)
+    out = args.out or run_folder(args.model)
+    if out is None:
+        raise UserError(f"{args.model} is a bundle: name a folder to write to with --out")
     if args.data:
-        print(score_other_images(restored, args.data, out=out, **common).table())
+        scored = score_images(
+            network, args.data, data_dir=args.data_dir, batch_size=args.batch_size
+        )
+        print(scored.write(out, network.class_names).table())
         print(f"written to {out}")
         return OK
-    images = HomeImages(restored, source=args.source, **common)
-    if args.external:
-        return _external(args, restored, images, out, options, common)
-    scored = images.score(args.part)
-    tell_test_access(scored, out)
-    print(scored.write(out, restored.class_names).table())
+    data = open_run_data(network, source=args.source, data_dir=args.data_dir)
+    if args.other_lab:
+        return _score_other_lab(args, data, out, options)
+    scored = score_part(data, args.part, batch_size=args.batch_size)
+    print(scored.write(out, network.class_names).table())
     if options is not None:
-        split = images.split
+        split = data.split
         _report(
             args,
-            restored,
-            images,
+            data,
             scored,
-            images.pixels,
+            data.pixels,
             out=out,
             part_of=dict(zip(split.files.tolist(), split.part.tolist(), strict=True)),
             parts_told=f"the split of the run ({split.protocol}, by {split.level})",
@@ -116,50 +120,49 @@ def _score(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
-    """Arguments that contradict each other, told before any work."""
+    """Refuses arguments that contradict each other before any work is done."""
     if args.batch_size < 1:
         raise UserError(f"--batch-size must be at least 1, got {args.batch_size}")
     if args.data and (args.source or args.part != "test"):
         raise UserError("--data scores all images of another set: leave out --source and --part")
-    if args.data and (args.report or args.external):
-        raise UserError("--data goes with neither --report nor --external: use --external --map")
-    if bool(args.external) != bool(args.map):
-        raise UserError("--external and --map go together: the map says which class is which")
-    if args.external and args.part != "test":
-        raise UserError("--external scores all images of another set: leave out --part")
-    if args.options and not args.external:
-        raise UserError("--options belongs to --external")
+    if args.data and (args.report or args.other_lab):
+        raise UserError("--data goes with neither --report nor --other-lab: use --other-lab --map")
+    if bool(args.other_lab) != bool(args.map):
+        raise UserError("--other-lab and --map go together: the map says which class is which")
+    if args.other_lab and args.part != "test":
+        raise UserError("--other-lab scores all images of another set: leave out --part")
+    if args.adaptations and not args.other_lab:
+        raise UserError("--adaptations belongs to --other-lab")
     if args.draws < 0:
         raise UserError(f"--draws cannot be negative, got {args.draws}")
 
 
-def _external(args: argparse.Namespace, restored, images, out: Path, options, common) -> int:
+def _score_other_lab(args: argparse.Namespace, data, out: Path, options) -> int:
     from rcmnet_jax.evaluation.results import write_json
-    from rcmnet_jax.scoring.adaptations import all_options, parse_option
-    from rcmnet_jax.scoring.other_lab import score_external
+    from rcmnet_jax.scoring.adaptations import all_combinations, parse_combination
+    from rcmnet_jax.scoring.other_lab import score_other_lab
 
-    found = score_external(
-        restored,
-        images,
-        args.external,
+    names = args.adaptations
+    found = score_other_lab(
+        data,
+        args.other_lab,
         args.map,
-        options=[parse_option(name) for name in args.options] if args.options else all_options(),
+        combinations=[parse_combination(n) for n in names] if names else all_combinations(),
         draws=args.draws,
-        **common,
+        batch_size=args.batch_size,
     )
-    found.scored.write(out, restored.class_names)
+    found.scored.write(out, data.network.class_names)
     write_json(out / "external_options.json", found.to_dict())
     print(found.table())
     if options is not None:
         dataset = found.scored.dataset
         _report(
             args,
-            restored,
-            images,
+            data,
             found.scored,
             found.pixels,
             out=out,
-            part_of=dict.fromkeys(dataset.records.file.tolist(), "external"),
+            part_of=dict.fromkeys(dataset.records.file.tolist(), found.scored.part),
             parts_told="all of another laboratory's images, none of them trained on",
             options=options,
             extra=found.to_dict(),
@@ -169,7 +172,7 @@ def _external(args: argparse.Namespace, restored, images, out: Path, options, co
 
 
 def _report_options(args: argparse.Namespace):
-    """What the report is to hold; None without --report. Wrong values are told before any work."""
+    """Settings of the report, checked before any work; None without --report."""
     if not args.report:
         return None
     from rcmnet_jax.report import ReportOptions
@@ -184,18 +187,16 @@ def _report_options(args: argparse.Namespace):
     )
 
 
-def _report(args: argparse.Namespace, restored, images, scored, pixels, **rest) -> None:
+def _report(args: argparse.Namespace, data, scored, pixels, **rest) -> None:
+    from rcmnet_jax.checkpoints import run_folder
     from rcmnet_jax.report import write_report
+    from rcmnet_jax.scoring.score import score_part
 
-    has_validation = len(images.split.indices("val")) > 0
-    write_report(
-        restored,
-        scored,
-        pixels,
-        images.score("val") if has_validation else None,
-        workdir=args.workdir.absolute(),
-        **rest,
-    )
+    validation = None
+    if len(data.rows("val")):
+        validation = score_part(data, "val", batch_size=args.batch_size)
+    workdir = run_folder(args.model) or args.model.absolute()
+    write_report(data.network, scored, pixels, validation, workdir=workdir, **rest)
     print(f"report: {rest['out'] / scored.part}_report.html")
 
 
@@ -210,7 +211,7 @@ def _compare(args: argparse.Namespace) -> int:
         print(f"{title}:\n{comparison.table()}\n" if title else comparison.table())
         found[title or "test"] = comparison.to_dict()
     if min(map(len, files)) > 1:
-        from rcmnet_jax.evaluation.over_seeds import compare_seeds
+        from rcmnet_jax.evaluation.seeds import compare_seeds
 
         over_seeds = compare_seeds(*(list(runs.values()) for runs in files), names=names)
         print(f"all seeds:\n{over_seeds.table()}")

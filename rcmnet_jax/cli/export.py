@@ -97,7 +97,7 @@ def _open_data(args: argparse.Namespace, restored):
         if args.source:
             raise UserError("--no-data and --source contradict each other: leave one out")
         return None
-    from rcmnet_jax.export.run_data import open_run_data
+    from rcmnet_jax.scoring.run_data import open_run_data
 
     try:
         return open_run_data(restored, source=args.source, data_dir=args.data_dir)

@@ -173,6 +173,7 @@ def prepare_dataset(
     synthetic: SyntheticOptions | None = None,
     progress: bool = True,
     workers: int | None = None,
+    min_classes: int = 2,
 ) -> CellDataset:
     """Builds a data set, or opens it when the same source was built before.
 
@@ -186,6 +187,7 @@ def prepare_dataset(
         synthetic: what to draw, for `synthetic_smear`.
         progress: show progress bars on standard error.
         workers: threads; one for each core when None.
+        min_classes: the fewest classes that the source may have: 2 to train, 1 to score.
 
     Returns:
         The data set. Look at ``dataset.audit.table()`` after a first build.
@@ -205,7 +207,7 @@ def prepare_dataset(
         raise ConfigError(f"{name} needs a source: the path of a folder, a zip or a CSV manifest")
     if synthetic is not None:
         raise ConfigError(f"synthetic options belong to {SYNTHETIC}, not to {name}")
-    opened = open_source(source, layout=layout)
+    opened = open_source(source, layout=layout, min_classes=min_classes)
     return _open_or_build(name, home / opened.fingerprint[:16], opened, progress, workers)
 
 

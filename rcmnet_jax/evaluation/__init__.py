@@ -1,12 +1,13 @@
 """Scores with intervals, calibration, comparison and figures, from labels and probabilities.
 
-No module here imports jax. `plots` and `report` load matplotlib, `over_seeds` scipy's statistics,
-so they come on first use.
+No module here imports jax. What loads matplotlib or scipy's statistics is imported on first use.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from rcmnet_jax.evaluation.bootstrap import bootstrap as bootstrap
+from rcmnet_jax.evaluation.calibration import TemperatureFit as TemperatureFit
 from rcmnet_jax.evaluation.calibration import apply_temperature as apply_temperature
 from rcmnet_jax.evaluation.calibration import (
     expected_calibration_error as expected_calibration_error,
@@ -18,7 +19,6 @@ from rcmnet_jax.evaluation.comparison import compare as compare
 from rcmnet_jax.evaluation.comparison import mcnemar as mcnemar
 from rcmnet_jax.evaluation.intervals import Interval as Interval
 from rcmnet_jax.evaluation.intervals import Proportion as Proportion
-from rcmnet_jax.evaluation.intervals import bootstrap as bootstrap
 from rcmnet_jax.evaluation.intervals import wilson as wilson
 from rcmnet_jax.evaluation.metrics import ClassScores as ClassScores
 from rcmnet_jax.evaluation.metrics import Evaluation as Evaluation
@@ -29,19 +29,19 @@ from rcmnet_jax.evaluation.predictions import read_predictions as read_predictio
 from rcmnet_jax.evaluation.predictions import write_predictions as write_predictions
 
 if TYPE_CHECKING:
-    from rcmnet_jax.evaluation.over_seeds import SeedsComparison as SeedsComparison
-    from rcmnet_jax.evaluation.over_seeds import compare_seeds as compare_seeds
     from rcmnet_jax.evaluation.plots import plot_confusion as plot_confusion
-    from rcmnet_jax.evaluation.plots import plot_curves as plot_curves
     from rcmnet_jax.evaluation.plots import plot_per_class as plot_per_class
     from rcmnet_jax.evaluation.plots import plot_reliability as plot_reliability
     from rcmnet_jax.evaluation.results import write_evaluation as write_evaluation
+    from rcmnet_jax.evaluation.seeds import SeedsComparison as SeedsComparison
+    from rcmnet_jax.evaluation.seeds import compare_seeds as compare_seeds
+    from rcmnet_jax.evaluation.training_curves import plot_curves as plot_curves
 
 _LAZY = {
-    "SeedsComparison": "over_seeds",
-    "compare_seeds": "over_seeds",
+    "SeedsComparison": "seeds",
+    "compare_seeds": "seeds",
     "plot_confusion": "plots",
-    "plot_curves": "plots",
+    "plot_curves": "training_curves",
     "plot_per_class": "plots",
     "plot_reliability": "plots",
     "write_evaluation": "results",

@@ -1,4 +1,4 @@
-"""Are the probabilities honest? Reliability bins, expected calibration error, temperature."""
+"""Whether probabilities can be taken at their word: reliability bins, ECE, temperature scaling."""
 
 import math
 from dataclasses import dataclass
@@ -8,11 +8,16 @@ import numpy as np
 
 from rcmnet_jax.errors import UserError
 from rcmnet_jax.evaluation.checks import check_labels, check_predictions, check_scores
+from rcmnet_jax.evaluation.minimums import TEMPERATURE_IMAGES, shortage
 
 Scheme = Literal["width", "mass"]
 
+# Bins of every calibration error that is reported.
+BINS = 15
 # Outside this range the fit says "almost certain" or "almost uniform", not a temperature.
 TEMPERATURE_BOUNDS = (0.05, 20.0)
+# Of one degree of freedom, for the likelihood ratio of a temperature against 1.
+_CHI_SQUARE_95 = 3.841
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +45,7 @@ class ReliabilityBins:
 
 
 def reliability_bins(
-    labels: np.ndarray, probabilities: np.ndarray, bins: int = 15, scheme: Scheme = "width"
+    labels: np.ndarray, probabilities: np.ndarray, bins: int = BINS, scheme: Scheme = "width"
 ) -> ReliabilityBins:
     """Group the images by the probability of their predicted class.
 
@@ -50,7 +55,7 @@ def reliability_bins(
         bins: number of bins M.
         scheme: ``"width"``: equal widths over [0, 1], as Guo et al. 2017. ``"mass"``: limits at the
             quantiles of the confidence, so that bins hold about equal numbers (Nguyen and O'Connor
-            2015); images of equal confidence share a bin, so there may be fewer bins than asked.
+            2015); images of equal confidence share a bin, so there may be fewer than `bins`.
 
     Returns:
         The bins. The order of the images does not matter.
@@ -86,7 +91,7 @@ def reliability_bins(
 
 
 def expected_calibration_error(
-    labels: np.ndarray, probabilities: np.ndarray, bins: int = 15, scheme: Scheme = "width"
+    labels: np.ndarray, probabilities: np.ndarray, bins: int = BINS, scheme: Scheme = "width"
 ) -> float:
     """ECE of the top label (Guo et al. 2017, Eq. 3); arguments as in `reliability_bins`."""
     return reliability_bins(labels, probabilities, bins, scheme).ece
@@ -114,48 +119,78 @@ def apply_temperature(logits: Any, temperature: float) -> np.ndarray:
     return weight / weight.sum(axis=1, keepdims=True)
 
 
-def fit_temperature(logits: Any, labels: Any) -> float:
+@dataclass(frozen=True)
+class TemperatureFit:
+    """A temperature, or why there is none."""
+
+    temperature: float | None
+    """None where there were too few images to fit one; 1 where no other is shown to be better."""
+    images: int
+    """Images it was fitted on."""
+    reason: str | None = None
+    """Why the temperature is None or was left at 1; None for a fitted one."""
+
+
+def fit_temperature(logits: Any, labels: Any) -> TemperatureFit:
     """The temperature with the lowest negative log-likelihood (Guo et al. 2017, section 4.2).
 
-    In b = 1 / T the mean NLL is convex, with slope mean(E_p[z] - z_label) and curvature
-    mean(Var_p[z]): Newton's method, kept inside a bracket that the sign of the slope halves.
+    In b = 1 / T the mean NLL is convex, with slope mean(E_p[z] - z_label): the fit is its root.
+    The temperature stays 1 unless the likelihood ratio of the fit against 1 speaks for it at the
+    5 % level. Without that test half of the fits to honest probabilities make them worse.
 
     Args:
         logits: (N, K), of validation images: never of the test set that is then scored.
         labels: (N,) int in [0, K).
 
     Returns:
-        T in `TEMPERATURE_BOUNDS`. A bound itself where the optimum lies outside, for instance
-        when every image is right; 1 where the logits say nothing.
+        The fit: T in `TEMPERATURE_BOUNDS`, a bound itself where the optimum lies outside; 1 where
+        all images are right or nothing shows that another T is better; None for fewer than
+        `TEMPERATURE_IMAGES` images.
 
     Raises:
         DataError: logits or labels of the wrong form.
     """
     logits = check_scores(logits, "logits", labels)
     labels = check_labels(labels, logits.shape[1])
+    count = len(labels)
+    too_few = shortage("a temperature", count, TEMPERATURE_IMAGES)
+    if too_few:
+        return TemperatureFit(None, count, too_few)
+    if (logits.argmax(axis=1) == labels).all():
+        # The best temperature would be 0, and right answers alone are no evidence of certainty.
+        reason = f"all {count} validation images are right, which does not show how sure to be"
+        return TemperatureFit(1.0, count, reason)
+    temperature = _most_likely_temperature(logits, labels)
+    gain = _log_likelihood(logits, labels, temperature) - _log_likelihood(logits, labels, 1.0)
+    if 2 * gain < _CHI_SQUARE_95:
+        reason = f"{count} validation images do not show that another temperature is better"
+        return TemperatureFit(1.0, count, reason)
+    return TemperatureFit(temperature, count)
+
+
+def _most_likely_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     logits = logits - logits.max(axis=1, keepdims=True)
-    own = np.take_along_axis(logits, labels[:, None], axis=1)[:, 0]
-
-    def slope(b: float) -> tuple[float, float]:
-        p = apply_temperature(logits, 1 / b)
-        mean = (p * logits).sum(axis=1)
-        variance = (p * (logits - mean[:, None]) ** 2).sum(axis=1)
-        return float((mean - own).mean()), float(variance.mean())
-
     if not np.any(logits):
         return 1.0
-    low, high = 1 / TEMPERATURE_BOUNDS[1], 1 / TEMPERATURE_BOUNDS[0]
-    if slope(low)[0] >= 0:
-        return TEMPERATURE_BOUNDS[1]
-    if slope(high)[0] <= 0:
-        return TEMPERATURE_BOUNDS[0]
-    b = 1.0
-    for _ in range(100):
-        first, second = slope(b)
-        low, high = (b, high) if first < 0 else (low, b)
-        step = b - first / second if second > 0 else low
-        new = step if low < step < high else (low + high) / 2
-        if abs(new - b) <= 1e-12 * b:
-            break
-        b = new
-    return 1 / b
+    own = np.take_along_axis(logits, labels[:, None], axis=1)[:, 0]
+
+    def slope(b: float) -> float:
+        expected = (apply_temperature(logits, 1 / b) * logits).sum(axis=1)
+        return float((expected - own).mean())
+
+    coldest, hottest = TEMPERATURE_BOUNDS
+    if slope(1 / hottest) >= 0:
+        return hottest
+    if slope(1 / coldest) <= 0:
+        return coldest
+    # Here, since every prediction imports this module and none fits: half a second.
+    from scipy.optimize import brentq
+
+    return 1 / brentq(slope, 1 / hottest, 1 / coldest, xtol=1e-14)
+
+
+def _log_likelihood(logits: np.ndarray, labels: np.ndarray, temperature: float) -> float:
+    """Sum over the images, in nats."""
+    scaled = logits / temperature
+    own = np.take_along_axis(scaled, labels[:, None], axis=1)[:, 0]
+    return float((own - np.logaddexp.reduce(scaled, axis=1)).sum())

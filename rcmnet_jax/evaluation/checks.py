@@ -1,4 +1,4 @@
-"""What every score asks of its input, checked once and told in one line."""
+"""Checks of labels, logits, probabilities and groups; every score makes them first."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -48,7 +48,7 @@ def check_scores(values: Any, what: str, labels: Any) -> np.ndarray:
     Args:
         values: (N, K) numbers.
         what: the noun for the message, such as ``"logits"``.
-        labels: (N,), for its length alone.
+        labels: (N,); only their number is used.
 
     Returns:
         (N, K) float64.
@@ -80,7 +80,7 @@ def check_scores(values: Any, what: str, labels: Any) -> np.ndarray:
 def check_predictions(
     labels: Any, probabilities: Any, class_names: Sequence[str] | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Labels and probabilities, checked and in the types the scores work in.
+    """Labels as int64 and probabilities as float64, checked.
 
     Args:
         labels: (N,) integers in [0, K).
@@ -91,7 +91,8 @@ def check_predictions(
         (N,) int64 and (N, K) float64.
 
     Raises:
-        DataError: shapes or counts disagree, values are no probabilities, or a label is no class.
+        DataError: shapes or counts disagree, values are not probabilities, or a label is not a
+            class.
     """
     probabilities = check_scores(probabilities, "probabilities", labels)
     num_classes = probabilities.shape[1]

@@ -1,10 +1,9 @@
-"""Is one run better than another, on the same test images?
+"""Two runs compared on the same test images.
 
-The exact McNemar test asks it of the accuracy; the paired bootstrap gives the size of the
-difference, of accuracy and of balanced accuracy, with limits.
+The exact McNemar test says whether their accuracy differs; the paired bootstrap gives the size of
+the difference, of accuracy and of balanced accuracy, with limits.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +12,10 @@ from typing import Any
 import numpy as np
 
 from rcmnet_jax.errors import DataError, UserError
-from rcmnet_jax.evaluation.intervals import Interval, Proportion, Resampler
-from rcmnet_jax.evaluation.metrics import align, percent_floor, show_range
+from rcmnet_jax.evaluation.bootstrap import Resampler
+from rcmnet_jax.evaluation.intervals import Interval, Proportion
 from rcmnet_jax.evaluation.predictions import Predictions, read_predictions
-
-# Up to here the binomial sum is exact in integers in a millisecond; beyond it, logarithms.
-_EXACT_UP_TO = 2000
+from rcmnet_jax.evaluation.text_tables import align, percent_floor, show_range
 
 
 def mcnemar(only_a: int, only_b: int) -> float:
@@ -39,15 +36,10 @@ def mcnemar(only_a: int, only_b: int) -> float:
     """
     if only_a < 0 or only_b < 0:
         raise UserError(f"McNemar's test needs counts >= 0, not {only_a} and {only_b}")
-    # Of numpy's integers, 2**n would overflow.
-    n, fewer = int(only_a + only_b), int(min(only_a, only_b))
-    if n <= _EXACT_UP_TO:
-        tail = sum(math.comb(n, i) for i in range(fewer + 1))
-        return min(1.0, 2 * tail / 2**n)
-    whole = math.lgamma(n + 1) - n * math.log(2)
-    logs = [whole - math.lgamma(i + 1) - math.lgamma(n - i + 1) for i in range(fewer + 1)]
-    # The last term is the largest; those far below it vanish without harm.
-    return min(1.0, 2 * math.exp(logs[-1]) * math.fsum(math.exp(x - logs[-1]) for x in logs))
+    # Here, since every training run imports this module and none compares: half a second.
+    from scipy.special import bdtr
+
+    return min(1.0, 2 * float(bdtr(min(only_a, only_b), only_a + only_b, 0.5)))
 
 
 @dataclass(frozen=True)

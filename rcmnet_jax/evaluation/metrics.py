@@ -1,7 +1,7 @@
-"""Everything a results table needs, from labels and probabilities.
+"""All scores of one model on one set of images, from labels and probabilities.
 
-No jax and no matplotlib here: a laptop without either can score a predictions file. The rules for
-undefined values and ties stand in `rcmnet_jax.evaluation.scores`.
+Without jax and matplotlib, so that a laptop with neither can score a predictions file. The rules
+for undefined values and ties are in `rcmnet_jax.evaluation.scores`.
 """
 
 from collections.abc import Sequence
@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from rcmnet_jax.evaluation import scores
-from rcmnet_jax.evaluation.calibration import expected_calibration_error
+from rcmnet_jax.evaluation.bootstrap import bootstrap
+from rcmnet_jax.evaluation.calibration import BINS, expected_calibration_error
 from rcmnet_jax.evaluation.checks import check_predictions
-from rcmnet_jax.evaluation.intervals import Interval, Proportion, bootstrap
+from rcmnet_jax.evaluation.intervals import Interval, Proportion
 from rcmnet_jax.evaluation.scores import confusion_matrix as confusion_matrix
-
-_ECE_BINS = 15
+from rcmnet_jax.evaluation.text_tables import align, fraction_floor, percent_floor, show_range
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,17 @@ class Evaluation:
     """Expected calibration error, 15 bins of about equal numbers."""
     per_class: tuple[ClassScores, ...]
 
+    @property
+    def note(self) -> str | None:
+        """What the scores cannot show because the images are of one class; else None."""
+        present = [c.name for c in self.per_class if c.support]
+        if len(present) > 1:
+            return None
+        return (
+            f"All images are {present[0]}: there is no AUC, balanced accuracy is the recall of this"
+            " class, and precision and F1 say nothing without images of other classes."
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready: numbers stay numbers, undefined ones are None."""
         return {
@@ -81,6 +92,7 @@ class Evaluation:
             "groups": self.groups,
             "confidence": self.confidence,
             "classes_without_images": [c.name for c in self.per_class if not c.support],
+            "note": self.note,
             "accuracy": self.accuracy.to_dict(),
             "top5": self.top5.to_dict() if self.top5 else None,
             "accuracy_bootstrap": self.accuracy_bootstrap.to_dict(),
@@ -103,7 +115,10 @@ class Evaluation:
             if self.groups is None
             else f"bootstrap over {self.groups} groups"
         )
-        rows = [_proportion_row("accuracy", self.accuracy)]
+        # With two classes each AUC equals the other, and their mean.
+        two = len(self.class_names) == 2
+        rows = [["", "value", "k/n", f"{level} interval", "method"]]
+        rows.append(_proportion_row("accuracy", self.accuracy))
         if self.groups is not None:
             rows.append(_interval_row("accuracy", self.accuracy_bootstrap, resampled, percent=True))
         if self.top5 is not None:
@@ -111,55 +126,24 @@ class Evaluation:
         rows += [
             _interval_row("balanced accuracy", self.balanced_accuracy, resampled, percent=True),
             _interval_row("macro-F1", self.macro_f1, resampled, percent=True),
-            _interval_row("macro AUC", self.macro_auc, resampled),
+            _interval_row("AUC" if two else "macro AUC", self.macro_auc, resampled),
             _interval_row("NLL (nats)", self.nll, resampled),
             _interval_row("Brier (0 to 2)", self.brier, resampled),
-            ["ECE, equal width", f"{self.ece_width:.4f}", "", "", f"{_ECE_BINS} bins"],
-            ["ECE, equal mass", f"{self.ece_mass:.4f}", "", "", f"up to {_ECE_BINS} bins"],
+            ["ECE, equal width", f"{self.ece_width:.4f}", "", "", f"{BINS} bins"],
+            ["ECE, equal mass", f"{self.ece_mass:.4f}", "", "", f"up to {BINS} bins"],
         ]
-        head = [["", "value", "k/n", f"{level} interval", "method"]]
-        classes = [["class", "images", "recall", "k/n", level, "precision", "k/n", level]]
-        classes[0] += ["F1", "AUC"]
+        classes = [["class", "images", "recall", "k/n", level, "precision", "k/n", level, "F1"]]
         for c in self.per_class:
             both = [*_proportion_cells(c.recall), *_proportion_cells(c.precision)]
-            tail = [_fraction_floor(c.f1), _fraction_floor(c.auc)]
-            classes.append([c.name, str(c.support), *both, *tail])
+            classes.append([c.name, str(c.support), *both, fraction_floor(c.f1)])
+        if not two:
+            areas = [fraction_floor(c.auc) for c in self.per_class]
+            classes = [[*r, a] for r, a in zip(classes, ["AUC", *areas], strict=True)]
         title = f"{self.n} images, {len(self.class_names)} classes"
-        return "\n".join([title, "", *align(head + rows), "", *align(classes)])
-
-
-def align(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows of cells to lines: first and last column flush left, the others right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    last = len(widths) - 1
-    return [
-        "  ".join(
-            cell.ljust(width) if i in (0, last) else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-
-
-def percent_floor(value: float) -> str:
-    """A percentage with two decimals that reads 100.00 only if it is."""
-    return f"{100 * value:.2f}" if value == 1 else f"{min(100 * value, 99.99):.2f}"
-
-
-def _fraction_floor(value: float | None) -> str:
-    """A score with four decimals that reads 1.0000 only if it is; ``-`` for None."""
-    if value is None:
-        return "-"
-    return f"{value:.4f}" if value >= 1 else f"{min(value, 0.9999):.4f}"
-
-
-def show_range(low: float | None, high: float | None, *, percent: bool) -> str:
-    """``[low, high]`` for a table, or ``-``."""
-    if low is None or high is None:
-        return "-"
-    if percent:
-        return f"[{percent_floor(low)}, {percent_floor(high)}]"
-    return f"[{low:.4f}, {high:.4f}]"
+        parts = [title, "", *align(rows), "", *align(classes)]
+        if self.note:
+            parts += ["", self.note]
+        return "\n".join(parts)
 
 
 def _proportion_cells(p: Proportion) -> list[str]:
@@ -175,7 +159,7 @@ def _proportion_row(name: str, p: Proportion) -> list[str]:
 def _interval_row(name: str, i: Interval, method: str, *, percent: bool = False) -> list[str]:
     name = f"{name} (%)" if percent else name
     if i.value is None:
-        return [name, "-", "", "-", "undefined: one class only"]
+        return [name, "-", "", "-", "not defined for images of one class"]
     shown = percent_floor(i.value) if percent else f"{i.value:.4f}"
     return [name, shown, "", show_range(i.low, i.high, percent=percent), method]
 
@@ -183,7 +167,7 @@ def _interval_row(name: str, i: Interval, method: str, *, percent: bool = False)
 def _per_class(
     confusion: np.ndarray, auc: np.ndarray, class_names: Sequence[str], confidence: float
 ) -> tuple[ClassScores, ...]:
-    """The table by class from the confusion matrix and the areas."""
+    """The scores of each class from the confusion matrix and the AUC."""
     f1 = scores.f1(confusion)
     support, predicted = confusion.sum(axis=1), confusion.sum(axis=0)
     return tuple(
@@ -253,7 +237,7 @@ def evaluate_predictions(
         macro_auc=interval(labels, probabilities, "macro_auc"),
         nll=interval(labels, probabilities, "nll"),
         brier=interval(labels, probabilities, "brier"),
-        ece_width=expected_calibration_error(labels, probabilities, _ECE_BINS, "width"),
-        ece_mass=expected_calibration_error(labels, probabilities, _ECE_BINS, "mass"),
+        ece_width=expected_calibration_error(labels, probabilities, BINS, "width"),
+        ece_mass=expected_calibration_error(labels, probabilities, BINS, "mass"),
         per_class=_per_class(confusion, auc, class_names, confidence),
     )

@@ -1,7 +1,7 @@
-"""Figures of a run: curves, confusion matrix (as the paper's Figure 8), reliability, recall.
+"""Figures of scores: confusion matrix (as the paper's Figure 8), recall, reliability, risk.
 
 Drawn with matplotlib's objects on an Agg canvas, never through pyplot: no display is needed, no
-global figure is left behind, and threads do not meet.
+global figure is left behind, and threads do not interfere.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,8 @@ from matplotlib.ticker import FuncFormatter, PercentFormatter
 from rcmnet_jax.errors import DataError
 from rcmnet_jax.evaluation import scores
 from rcmnet_jax.evaluation.calibration import reliability_bins
-from rcmnet_jax.evaluation.canvas import (
+from rcmnet_jax.evaluation.intervals import Proportion
+from rcmnet_jax.evaluation.plot_style import (
     BLUE,
     GREY,
     INK,
@@ -28,8 +29,6 @@ from rcmnet_jax.evaluation.canvas import (
     save,
     short_names,
 )
-from rcmnet_jax.evaluation.curves import plot_curves as plot_curves
-from rcmnet_jax.evaluation.intervals import Proportion
 from rcmnet_jax.evaluation.selective import risk_coverage
 
 # With more classes the numbers in the cells cannot be read, and only the colours stay.

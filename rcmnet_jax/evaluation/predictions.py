@@ -1,4 +1,4 @@
-"""The per-image table: one CSV row an image, exact enough to recompute every score from.
+"""The table of predictions: one CSV row an image, exact enough to recompute every score.
 
 Columns: ``file, sha256, label, predicted, correct, probability``, then ``p_<class>`` for each class
 in the model's order. ``label`` and ``predicted`` are class names, ``correct`` is 1 or 0,
@@ -26,7 +26,7 @@ _PREFIX = "p_"
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What a model said about a set of images."""
+    """The probabilities of a model on a set of images, with their labels."""
 
     files: tuple[str, ...]
     sha256: tuple[str, ...]
@@ -57,7 +57,7 @@ class Predictions:
             sha256: N hashes, or None.
 
         Raises:
-            DataError: lengths disagree, a file repeats, or the values are no probabilities.
+            DataError: lengths disagree, a file repeats, or the values are not probabilities.
         """
         labels, probabilities = check_predictions(labels, probabilities, class_names)
         names = tuple(str(file) for file in files)
@@ -79,7 +79,7 @@ class Predictions:
 
 
 def write_predictions(path: Path | str, predictions: Predictions) -> None:
-    """Write the per-image table, whole or not at all.
+    """Write the table, whole or not at all.
 
     Args:
         path: the CSV file.
@@ -109,7 +109,7 @@ def write_predictions(path: Path | str, predictions: Predictions) -> None:
 
 
 def read_predictions(path: Path | str) -> Predictions:
-    """Read a per-image table back and check that it agrees with itself.
+    """Read a table back and check that its columns agree with each other.
 
     Args:
         path: a CSV file as `write_predictions` makes it; extra columns are refused.
@@ -118,7 +118,7 @@ def read_predictions(path: Path | str) -> Predictions:
         The predictions, in the file's order.
 
     Raises:
-        DataError: no such file, not such a table, or rows that contradict themselves.
+        DataError: the file cannot be read, is another table, or a row contradicts itself.
     """
     path = Path(path)
     try:
@@ -146,7 +146,7 @@ def read_predictions(path: Path | str) -> Predictions:
 
 
 def _parse(path: Path, rows: list[list[str]], classes: list[str]) -> Predictions:
-    """Rows of text to predictions; the first contradiction is told with its line."""
+    """Predictions from rows of text; an error names the row."""
     index = {name: i for i, name in enumerate(classes)}
     table: list[list[float]] = []
     for line, row in enumerate(rows, start=2):
@@ -159,7 +159,7 @@ def _parse(path: Path, rows: list[list[str]], classes: list[str]) -> Predictions
         for column in (2, 3):
             if row[column] not in index:
                 raise DataError(
-                    f"{path}, row {line}: {row[column]!r} is no class of this file "
+                    f"{path}, row {line}: {row[column]!r} is not a class of this file "
                     f"({', '.join(classes)}); write the file again"
                 )
     if not table:
@@ -177,8 +177,8 @@ def _parse(path: Path, rows: list[list[str]], classes: list[str]) -> Predictions
     for line, (row, label, predicted) in enumerate(
         zip(rows, result.labels, result.predicted, strict=True), start=2
     ):
-        told = [classes[predicted], str(int(label == predicted))]
-        if row[3:5] != told or row[5] != row[len(_COLUMNS) + predicted]:
+        expected = [classes[predicted], str(int(label == predicted))]
+        if row[3:5] != expected or row[5] != row[len(_COLUMNS) + predicted]:
             raise DataError(
                 f"{path}, row {line}: predicted, correct or probability contradicts the p_ "
                 "columns; the file was edited, write it again"

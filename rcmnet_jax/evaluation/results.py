@@ -22,7 +22,7 @@ _LEVEL_NOTES = {
 
 
 def split_note(meta: Mapping[str, Any]) -> str:
-    """What the split allows the numbers to claim, from ``meta["split"]["level"]``."""
+    """What the scores can claim given the split, from ``meta["split"]["level"]``."""
     split = meta.get("split")
     level = split.get("level") if isinstance(split, Mapping) else None
     if level is None:
@@ -34,7 +34,7 @@ def split_note(meta: Mapping[str, Any]) -> str:
 
 
 def _lax_notes(meta: Mapping[str, Any]) -> str:
-    """What the run did to its test part that makes the numbers look better than they are."""
+    """Options of the run that make its test scores look better than they are."""
     evaluation = (meta.get("config") or {}).get("eval") or {}
     notes = ""
     if evaluation.get("watch") == "test":
@@ -50,11 +50,11 @@ def _plain(value: Any) -> Any:
         return value.tolist()
     if isinstance(value, Path):
         return str(value)
-    raise TypeError(f"{type(value).__name__} is no JSON type")
+    raise TypeError(f"{type(value).__name__} is not a JSON type")
 
 
 def _json_text(content: Mapping[str, Any], name: str) -> str:
-    """Indented JSON without NaN; see `write_json` for what it takes."""
+    """Indented JSON without NaN; see `write_json` for the types allowed."""
     try:
         return json.dumps(content, indent=2, allow_nan=False, default=_plain, ensure_ascii=False)
     except (TypeError, ValueError) as error:
@@ -84,9 +84,9 @@ def write_json(path: Path | str, content: Mapping[str, Any]) -> None:
 def _write_figures(
     start: str, predictions: Predictions, confusion: np.ndarray, synthetic: bool
 ) -> None:
-    """The three pictures of one evaluation; `start` is the path up to the part's name."""
+    """The three figures of one evaluation; `start` is the path up to the part's name."""
     names = predictions.class_names
-    # Here, since who writes a report in an hour should not load matplotlib now.
+    # Here, so that matplotlib is loaded only when a figure is drawn.
     from rcmnet_jax.evaluation.plots import plot_confusion, plot_per_class, plot_reliability
 
     plot_confusion(confusion, names, f"{start}_confusion.png", synthetic=synthetic)
@@ -114,7 +114,7 @@ def write_evaluation(
     samples: int = 2000,
     seed: int = 0,
 ) -> Evaluation:
-    """Score predictions and write everything that shows how.
+    """Score predictions, and write the scores, the predictions and the figures.
 
     Writes ``<part>_predictions.csv``, ``<part>_confusion.png``, ``<part>_per_class.png``,
     ``<part>_reliability.png`` and, last, ``<part>_metrics.json`` with the table's sha256.
@@ -127,7 +127,7 @@ def write_evaluation(
         sha256: N hashes of the files, or None.
         class_names: K names, in the order of the columns.
         groups: patient or slide of each image, for the bootstrap.
-        synthetic: the images are drawn, and every figure and file says so.
+        synthetic: the images are drawn; every figure and file says so.
         meta: provenance, kept as given; ``meta["split"]["level"]`` decides the note on the split.
         part: name of the evaluated part, the prefix of the files.
         samples: bootstrap resamples.
@@ -138,11 +138,11 @@ def write_evaluation(
 
     Raises:
         DataError: predictions of the wrong form, or meta that JSON cannot hold.
-        UserError: a part that is no file name, or a file that cannot be written.
+        UserError: a part that is not a file name, or a file that cannot be written.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", part):
         raise UserError(f"part {part!r} must be letters, digits, _ and -, such as test or val")
-    _json_text(meta, f"{part}_metrics.json")  # told before anything is written
+    _json_text(meta, f"{part}_metrics.json")  # fails before anything is written
     predictions = Predictions.of(
         labels, probabilities, files=files, sha256=sha256, class_names=class_names
     )

@@ -1,9 +1,9 @@
-"""Point values of the classification scores, in numpy.
+"""Classification scores as plain numpy functions.
 
-Scores that follow from the confusion matrix take it as (..., K, K), so that the bootstrap scores
-two thousand resampled matrices with the same lines that score the one observed.
+Scores of a confusion matrix take it as (..., K, K), so that the bootstrap scores two thousand
+resampled matrices with the functions that score the observed one.
 
-The rules for what is undefined, everywhere in this package:
+Rules for undefined values, everywhere in this package:
 
 - predictions: the largest probability; of equal ones the class of lowest index.
 - 0/0 as a precision, recall or F1 of one class is NaN here and None in reports. Where a mean needs

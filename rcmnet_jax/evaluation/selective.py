@@ -1,9 +1,9 @@
-"""Which images should a person look at? Risk against coverage, and a threshold for a budget.
+"""Which images a person should look at: risk against coverage, and a threshold for a review budget.
 
 Images are ranked by the probability of their predicted class. Those below a threshold go to review,
 the rest are accepted; the risk is the share of errors among the accepted (El-Yaniv and Wiener
-2010). The threshold for a budget comes from validation images and is then applied to the others,
-as it would be in use.
+2010). The threshold for a budget is chosen on validation images and then applied to the others, as
+it would be in use.
 """
 
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ import numpy as np
 from rcmnet_jax.errors import UserError
 from rcmnet_jax.evaluation.checks import check_predictions
 from rcmnet_jax.evaluation.intervals import Proportion
+from rcmnet_jax.evaluation.minimums import review_images, shortage
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +33,7 @@ class RiskCoverage:
     """The same if every error had less confidence than every right answer."""
 
     def to_dict(self, points: int = 101) -> dict[str, Any]:
-        """JSON-ready; the curve thinned to about so many points."""
+        """JSON-ready, with about `points` points of the curve."""
         keep = np.unique(np.linspace(0, len(self.coverage) - 1, points).round().astype(int))
         return {
             "aurc": self.area,
@@ -45,27 +46,34 @@ class RiskCoverage:
 
 @dataclass(frozen=True)
 class Review:
-    """What a threshold does to a set of images."""
+    """What the threshold of a review budget does to a set of images."""
 
     budget: float
-    threshold: float
-    """Images whose confidence is lower go to review."""
     chosen_on: str
-    reviewed: Proportion
-    errors_left: Proportion
+    threshold: float | None = None
+    """Images whose confidence is lower go to review. None, and so are the counts, where there were
+    too few images to choose it on."""
+    reason: str | None = None
+    """Why there is no threshold."""
+    reviewed: Proportion | None = None
+    errors_left: Proportion | None = None
     """Errors among the accepted images."""
-    errors_caught: Proportion
+    errors_caught: Proportion | None = None
     """Reviewed errors among all errors."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
+        counts = {
+            "reviewed": self.reviewed,
+            "errors_left": self.errors_left,
+            "errors_caught": self.errors_caught,
+        }
         return {
             "budget": self.budget,
             "threshold": self.threshold,
+            "reason": self.reason,
             "chosen_on": self.chosen_on,
-            "reviewed": self.reviewed.to_dict(),
-            "errors_left": self.errors_left.to_dict(),
-            "errors_caught": self.errors_caught.to_dict(),
+            **{name: None if count is None else count.to_dict() for name, count in counts.items()},
         }
 
 
@@ -111,39 +119,57 @@ def review_threshold(probabilities: Any, budget: float) -> float:
         budget: share of images that people can look at, in [0, 1).
 
     Raises:
-        UserError: no share, or no images.
+        UserError: no share, or fewer images than `review_images`.
     """
     if not 0 <= budget < 1:
         raise UserError(f"the review budget is a share of the images in [0, 1), not {budget}")
     confidence = np.sort(np.asarray(probabilities, np.float64).max(axis=1))
-    if not len(confidence):
-        raise UserError("a review threshold needs images to be chosen on")
+    too_few = review_shortage(len(confidence), budget)
+    if too_few:
+        raise UserError(f"{too_few}: validate on more images, or choose a larger budget")
     return float(confidence[int(budget * len(confidence))])
 
 
-def apply_review(
-    labels: Any, probabilities: Any, threshold: float, *, budget: float, chosen_on: str
+def review_shortage(count: int, budget: float) -> str | None:
+    """Why `count` images are too few to choose the threshold of a budget on; None if they are not.
+
+    Args:
+        count: validation images at hand.
+        budget: share of images that people can look at, in [0, 1).
+    """
+    return shortage(
+        f"a threshold for a review budget of {100 * budget:g} %", count, review_images(budget)
+    )
+
+
+def review_at_budget(
+    labels: Any, probabilities: Any, budget: float, *, validation: Any, chosen_on: str
 ) -> Review:
-    """Counts what a threshold sends to review and what it lets through.
+    """Chooses the threshold of a budget, and counts what it sends to review and lets through.
 
     Args:
         labels: (N,) int in [0, K).
         probabilities: (N, K), rows sum to 1.
-        threshold: from `review_threshold`.
-        budget: that it was chosen for.
-        chosen_on: which images it was chosen on, for the record.
+        budget: share of images that people can look at, in [0, 1).
+        validation: (M, K) probabilities of the images to choose the threshold on.
+        chosen_on: which images these are, for the record.
 
     Raises:
         DataError: predictions of the wrong form.
+        UserError: the budget is no share.
     """
     labels, probabilities = check_predictions(labels, probabilities)
+    too_few = review_shortage(len(validation), budget)
+    if too_few:
+        return Review(budget, chosen_on, reason=too_few)
+    threshold = review_threshold(validation, budget)
     wrong = probabilities.argmax(axis=1) != labels
     reviewed = probabilities.max(axis=1) < threshold
     count, accepted = len(labels), int((~reviewed).sum())
     return Review(
-        budget=budget,
-        threshold=threshold,
-        chosen_on=chosen_on,
+        budget,
+        chosen_on,
+        threshold,
         reviewed=Proportion.of(int(reviewed.sum()), count),
         errors_left=Proportion.of(int((wrong & ~reviewed).sum()), accepted),
         errors_caught=Proportion.of(int((wrong & reviewed).sum()), int(wrong.sum())),

@@ -8,16 +8,16 @@ import numpy as np
 from rcmnet_jax.evaluation.scores import one_vs_rest_auc
 from rcmnet_jax.logistic import cross_validated
 
-# A linear model on hundreds of features tells two sets of few images apart by chance alone.
+# On hundreds of features a linear model separates two small sets by chance alone.
 _MOST_FEATURES = 32
 
 
 def restrict(probabilities: np.ndarray, classes: Sequence[int]) -> np.ndarray:
-    """Forced choice: only these classes count, and their probabilities add up to 1.
+    """Forced choice: probabilities of some classes, scaled to add up to 1.
 
     Args:
         probabilities: (N, K), rows sum to 1.
-        classes: indices that may be answered.
+        classes: indices of the classes allowed.
 
     Returns:
         (N, K), zero elsewhere; uniform over the classes where all of them had exactly zero.
@@ -32,8 +32,8 @@ def restrict(probabilities: np.ndarray, classes: Sequence[int]) -> np.ndarray:
 def domain_auc(home_NxD: np.ndarray, other_MxD: np.ndarray, *, seed: int = 0) -> float:
     """How well a linear model on the network's features tells the two sets apart.
 
-    A classifier two-sample test (Lopez-Paz and Oquab 2017): 0.5 is no shift that it can see, 1 a
-    shift in every image. On the first principal components, cross-validated.
+    A classifier two-sample test (Lopez-Paz and Oquab 2017) on the first principal components,
+    cross-validated: 0.5 where the sets cannot be told apart, 1 where every image can.
 
     Args:
         home_NxD: features of home images, of the classes that the other set has.

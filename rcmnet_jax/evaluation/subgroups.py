@@ -1,4 +1,4 @@
-"""The same scores for parts of the images: each lab, slide, stain, or whatever a manifest says."""
+"""Scores of subgroups: images of each lab, slide, stain or other column of a manifest."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from rcmnet_jax.errors import DataError
+from rcmnet_jax.evaluation.bootstrap import bootstrap
 from rcmnet_jax.evaluation.checks import check_predictions
-from rcmnet_jax.evaluation.intervals import Interval, Proportion, bootstrap
+from rcmnet_jax.evaluation.intervals import Interval, Proportion
 
 # More values than this are identifiers, not groups that a table can show.
 MAX_VALUES = 40
@@ -58,7 +59,7 @@ def subgroup_table(
         seed: of the draws.
 
     Returns:
-        The rows; None where the column says nothing: one value only, or more than `MAX_VALUES`.
+        The rows; None where the column has one value only, or more than `MAX_VALUES`.
 
     Raises:
         DataError: predictions of the wrong form, or not one value an image.

@@ -35,7 +35,7 @@ from rcmnet_jax.explain.output import unique_names, write_explanation
 from rcmnet_jax.explain.randomisation import randomisation_scores
 from rcmnet_jax.explain.score_tables import score_tables
 from rcmnet_jax.inference.network import TrainedNetwork
-from rcmnet_jax.scoring.run import split_of_run
+from rcmnet_jax.scoring.run_data import open_run_data
 
 # Several, since one untrained network may point at the middle by chance.
 UNTRAINED_SEEDS = (0, 1, 2)
@@ -168,7 +168,8 @@ def _references(
     if settings.part is None:
         class_names = {name for network in networks for name in network.class_names}
         return find_images(settings.images, class_names), False
-    dataset, split = split_of_run(networks[0], source=settings.source, data_dir=settings.data_dir)
+    data = open_run_data(networks[0], source=settings.source, data_dir=settings.data_dir)
+    dataset, split = data.dataset, data.split
     references = [
         Reference(
             str(dataset.records.file[row]),

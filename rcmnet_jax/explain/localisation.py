@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from rcmnet_jax.errors import DataError
+from rcmnet_jax.evaluation.bootstrap import Resampler
 from rcmnet_jax.evaluation.comparison import mcnemar
-from rcmnet_jax.evaluation.intervals import Interval, Proportion, Resampler
+from rcmnet_jax.evaluation.intervals import Interval, Proportion
 from rcmnet_jax.explain.boxes import Box, BoxTable, box_in_pixels
 from rcmnet_jax.explain.images import CellImage
 from rcmnet_jax.explain.network_maps import NetworkMaps, untrained_variables

@@ -11,19 +11,21 @@ from rcmnet_jax.evaluation.calibration import (
     expected_calibration_error,
     fit_temperature,
 )
-from rcmnet_jax.export.run_data import RunData
+from rcmnet_jax.evaluation.minimums import GATE_IMAGES, shortage
 from rcmnet_jax.inference.engine import Engine, Outputs
 from rcmnet_jax.inference.gate import ACCEPT, NOT_A_CELL, REVIEW, fit_gate
 from rcmnet_jax.inference.network import TrainedNetwork
+from rcmnet_jax.scoring.run_data import RunData
 
 
 def calibrate(
     restored: TrainedNetwork, data: RunData, engine: Engine
-) -> tuple[TrainedNetwork, dict[str, Any]]:
-    """The network with its temperature and gate, and what they do to the parts.
+) -> tuple[TrainedNetwork, dict[str, Any], list[str]]:
+    """The network with its temperature and gate, what they do to the parts, and what is missing.
 
     Statistics are of the training part, temperature and thresholds of the validation part; the
-    test part is looked at once, to tell how many of its images stay accepted.
+    test part is looked at once, to tell how many of its images stay accepted. From too few
+    validation images neither is fitted; the last result then says why, one sentence each.
 
     Args:
       restored: the network, of a run.
@@ -37,32 +39,36 @@ def calibrate(
         raise DataError("the split of this run has no validation part to fit on")
     train, val = (engine.rows(data.pixels, data.rows(part)) for part in ("train", "val"))
     labels = data.labels("val")
-    # Where every image is right the best temperature is zero: that is no evidence of certainty.
-    all_right = bool((val.logits.argmax(axis=1) == labels).all())
-    temperature = 1.0 if all_right else fit_temperature(val.logits, labels)
-    probabilities = apply_temperature(val.logits, temperature)
-    gate = fit_gate(
-        train=(train.features, train.colours, data.labels("train")),
-        val=(val.features, val.colours),
-        val_confidence=probabilities.max(axis=1),
-        val_correct=probabilities.argmax(axis=1) == labels,
-    )
-    fitted = dataclasses.replace(restored, temperature=temperature, gate=gate)
+    fit, gate = fit_temperature(val.logits, labels), None
+    no_gate = shortage("a gate", len(labels), GATE_IMAGES)
+    if not no_gate:
+        probabilities = apply_temperature(val.logits, fit.temperature or 1.0)
+        gate = fit_gate(
+            train=(train.features, train.colours, data.labels("train")),
+            val=(val.features, val.colours),
+            val_confidence=probabilities.max(axis=1),
+            val_correct=probabilities.argmax(axis=1) == labels,
+        )
+    no_temperature = fit.reason if fit.temperature is None else None
+    fitted = dataclasses.replace(restored, temperature=fit.temperature, gate=gate)
     facts: dict[str, Any] = {"val": _facts(fitted, val, labels)}
     if len(data.rows("test")):
         test = engine.rows(data.pixels, data.rows("test"))
         facts["test"] = _facts(fitted, test, data.labels("test"))
-    return fitted, facts
+    return fitted, facts, [reason for reason in (no_temperature, no_gate) if reason]
 
 
 def _facts(restored: TrainedNetwork, outputs: Outputs, labels: np.ndarray) -> dict[str, Any]:
-    """Counts of a part by status, and its calibration error before and after."""
-    assert restored.temperature is not None
-    assert restored.gate is not None
+    """Counts of a part by status, and its calibration error before and after.
+
+    Without a gate every image is for review.
+    """
     before = apply_temperature(outputs.logits, 1.0)
-    after = apply_temperature(outputs.logits, restored.temperature)
-    score = restored.gate.score(outputs.features, outputs.colours)
-    status = restored.gate.status(score, after.max(axis=1))
+    after = apply_temperature(outputs.logits, restored.temperature or 1.0)
+    status = np.full(len(labels), REVIEW)
+    if restored.gate is not None:
+        score = restored.gate.score(outputs.features, outputs.colours)
+        status = restored.gate.status(score, after.max(axis=1))
     right = after.argmax(axis=1) == labels
     return {
         "images": len(labels),

@@ -130,6 +130,14 @@ def _limits(restored: TrainedNetwork, facts: Mapping[str, Any] | None) -> str:
         "It was not tried on other laboratories, stains, microscopes or patients beyond its split."
         " Every image gets one of the classes above, whatever it shows; "
     )
+    not_fitted = restored.meta.get("export", {}).get("not_fitted")
+    if not_fitted:
+        return text + (
+            "**and this file has no temperature and no out-of-distribution thresholds: its"
+            " probabilities are not calibrated, and every image is for review.** What is missing: "
+            + "; ".join(not_fitted)
+            + "."
+        )
     if restored.gate is None or facts is None:
         return text + (
             "**and this file has no temperature and no out-of-distribution thresholds**, since the"

@@ -14,11 +14,11 @@ import rcmnet_jax
 from rcmnet_jax.errors import UserError
 from rcmnet_jax.export.card import citation_text, licence_text
 from rcmnet_jax.export.parity import Parity, compare_logits
-from rcmnet_jax.export.run_data import RunData
 from rcmnet_jax.files import replacing
 from rcmnet_jax.inference.engine import Engine
 from rcmnet_jax.inference.network import TrainedNetwork
 from rcmnet_jax.interop.torch import from_torch_state_dict, to_torch_state_dict
+from rcmnet_jax.scoring.run_data import RunData
 
 
 def export_onnx(

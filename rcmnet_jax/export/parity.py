@@ -9,9 +9,9 @@ import numpy as np
 
 from rcmnet_jax.errors import UserError
 from rcmnet_jax.evaluation.calibration import apply_temperature
-from rcmnet_jax.export.run_data import RunData
 from rcmnet_jax.inference.engine import Engine
 from rcmnet_jax.inference.network import TrainedNetwork
+from rcmnet_jax.scoring.run_data import RunData
 
 # Largest difference of a probability that counts as the same network.
 TOLERANCE = 1e-4

@@ -1,6 +1,7 @@
 """From a training run to a portable bundle: calibrated, checked, described."""
 
 import dataclasses
+import logging
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path, PurePath
@@ -13,9 +14,11 @@ from rcmnet_jax.checkpoints.provenance import collect_provenance
 from rcmnet_jax.export.calibrate import calibrate
 from rcmnet_jax.export.card import citation_text, licence_text, model_card
 from rcmnet_jax.export.parity import TOLERANCE, Parity, compare_logits
-from rcmnet_jax.export.run_data import RunData
 from rcmnet_jax.inference.engine import Engine
 from rcmnet_jax.inference.network import TrainedNetwork
+from rcmnet_jax.scoring.run_data import RunData
+
+logger = logging.getLogger(__name__)
 
 
 def export_bundle(
@@ -46,10 +49,15 @@ def export_bundle(
     """
     rounded = dataclasses.replace(restored, variables=in_precision(restored.variables, precision))
     engine = Engine(rounded, batch_size=batch_size)
-    facts: Mapping[str, Any] | None = restored.meta.get("export", {}).get("facts")
+    before = restored.meta.get("export", {})
+    facts: Mapping[str, Any] | None = before.get("facts")
+    not_fitted: list[str] = before.get("not_fitted", [])
     if data is not None and len(data.rows("val")):
         # On the rounded weights, which are those that will be asked.
-        rounded, facts = calibrate(rounded, data, engine)
+        rounded, facts, not_fitted = calibrate(rounded, data, engine)
+    if not_fitted:
+        reasons = "; ".join(not_fitted)
+        logger.warning("not fitted: %s: every image gets the status review", reasons)
     parity = _written_and_read(rounded, restored, data, precision, batch_size)
     record = {
         "licence": licence_text(restored, licence),
@@ -58,7 +66,7 @@ def export_bundle(
         "parity": {**parity.to_dict(), "line": parity.line()},
         "exported_with": _portable(collect_provenance()),
     }
-    meta = {**_portable(restored.meta), "export": {"facts": facts}}
+    meta = {**_portable(restored.meta), "export": {"facts": facts, "not_fitted": not_fitted}}
     rounded = dataclasses.replace(rounded, meta=meta)
     card = model_card(rounded, facts, record)
     write_bundle(out, rounded, card=card, record=record, precision=precision, folder=folder)

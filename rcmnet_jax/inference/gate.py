@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from rcmnet_jax.errors import DataError
+from rcmnet_jax.evaluation.minimums import GATE_IMAGES, shortage
 
 ACCEPT, REVIEW, NOT_A_CELL = "accept", "review", "not a cell"
 STATUSES = (ACCEPT, REVIEW, NOT_A_CELL)
@@ -165,10 +166,13 @@ def fit_gate(
         val_correct: (M,) whether it is right.
 
     Raises:
-        DataError: no images.
+        DataError: no training images, or fewer than `GATE_IMAGES` validation images.
     """
-    if not len(train[0]) or not len(val[0]):
-        raise DataError("a gate needs training and validation images: none were given")
+    if not len(train[0]):
+        raise DataError("a gate needs training images: none were given")
+    too_few = shortage("a gate", len(val[0]), GATE_IMAGES)
+    if too_few:
+        raise DataError(f"{too_few}: validate on more images")
     feature = Distances.fit(train[0], train[2], SHRINKAGE["feature"])
     colour = Distances.fit(train[1], train[2], SHRINKAGE["colour"])
     distances = feature.of(val[0]), colour.of(val[1])

@@ -8,8 +8,7 @@ from typing import Any
 
 from rcmnet_jax.evaluation.comparison import compare
 from rcmnet_jax.evaluation.intervals import wilson
-from rcmnet_jax.evaluation.over_seeds import compare_seeds
-from rcmnet_jax.evaluation.seeds import SeedSummary
+from rcmnet_jax.evaluation.seeds import SeedSummary, compare_seeds
 from rcmnet_jax.paper.plan import PlannedRun
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from rcmnet_jax.evaluation.canvas import (
+from rcmnet_jax.evaluation.plot_style import (
     BLUE,
     PALE_BLUE,
     RED,

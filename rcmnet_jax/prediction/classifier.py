@@ -14,6 +14,7 @@ from rcmnet_jax.data.threads import ordered_map
 from rcmnet_jax.errors import BadImageError, DataError
 from rcmnet_jax.evaluation.calibration import apply_temperature
 from rcmnet_jax.inference.engine import Engine, Outputs
+from rcmnet_jax.inference.gate import REVIEW
 from rcmnet_jax.inference.network import TrainedNetwork
 
 # A single-cell image is some 15 kB. Anything this large is not one, and is not read into memory.
@@ -72,6 +73,8 @@ class Classifier:
     def __init__(self, restored: TrainedNetwork, *, batch_size: int = 64):
         self.restored = restored
         self.engine = Engine(restored, batch_size=batch_size)
+        # Why the export fitted no temperature or gate: nothing is accepted without a person then.
+        self.not_fitted: list[str] = restored.meta.get("export", {}).get("not_fitted", [])
         self.weights_sha256 = tree_sha256(restored.variables)
 
     def predict_pixels(self, pixels_NxHxWx3: np.ndarray) -> Verdicts:
@@ -115,6 +118,8 @@ class Classifier:
         status = None
         if gate is not None and score is not None:
             status = gate.status(score, probabilities.max(axis=1))
+        elif self.not_fitted:
+            status = np.full(len(probabilities), REVIEW)
         return Verdicts(self.restored.class_names, probabilities, score, status)
 
     def stream(

@@ -89,6 +89,7 @@ def predict_folder(
             "ignored_files": ignored,
             "reused_rows": reused,
             "calibrated": classifier.restored.temperature is not None,
+            "not_fitted": classifier.not_fitted,
             **summarize(rows, names),
             "seconds": round(seconds, 2),
             "images_per_second": round((len(rows) - reused) / seconds, 1),

@@ -89,7 +89,8 @@ def summary_table(summary: Mapping[str, Any]) -> str:
         counts = ", ".join(f"{name} {count}" for name, count in summary["status"].items())
         lines.append(f"status      {counts}")
     if not summary["calibrated"]:
-        lines.append("note        probabilities are not calibrated: this model has no temperature")
+        why = "; ".join(summary.get("not_fitted", [])) or "this model has no temperature"
+        lines.append(f"note        probabilities are not calibrated: {why}")
     for basis, count in summary["differential"].items():
         lines += ["", f"differential count of {basis} images ({count['white_cells']} white cells)"]
         for name, cell in count["percent_of_white"].items():

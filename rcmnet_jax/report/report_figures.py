@@ -15,16 +15,16 @@ from rcmnet_jax.data.preprocess import Preprocess, decode_image
 from rcmnet_jax.errors import DataError
 from rcmnet_jax.evaluation.calibration import apply_temperature
 from rcmnet_jax.evaluation.plots import (
-    plot_curves,
     plot_per_class,
     plot_reliability,
     plot_risk_coverage,
 )
+from rcmnet_jax.evaluation.training_curves import plot_curves
 from rcmnet_jax.explain import class_maps, layer_grid
 from rcmnet_jax.explain.layers import deepest_layer
 from rcmnet_jax.explain.overlay import overlay
 from rcmnet_jax.html import image_uri, png_uri
-from rcmnet_jax.scoring.run import Scored
+from rcmnet_jax.scoring.score import Scored
 from rcmnet_jax.training.log import read_rows
 
 THUMB = 96
@@ -48,11 +48,12 @@ def draw_plots(
         uris["per_class"] = png_uri(path)
         plot_reliability(labels, probabilities, path, synthetic=synthetic)
         uris["reliability_before"] = png_uri(path)
-        if content["calibration"]:
+        if content["calibration"] and content["calibration"]["temperature"] is not None:
             after = apply_temperature(scored.logits, content["calibration"]["temperature"])
             plot_reliability(labels, after, path, synthetic=synthetic)
             uris["reliability_after"] = png_uri(path)
-        accepted = 1 - content["review"]["budgets"][0]["reviewed"]["value"]
+        reviewed = content["review"]["budgets"][0]["reviewed"]
+        accepted = None if reviewed is None else 1 - reviewed["value"]
         plot_risk_coverage(labels, probabilities, path, chosen=accepted, synthetic=synthetic)
         uris["risk_coverage"] = png_uri(path)
         rows = [r for r in read_rows(workdir / "metrics.jsonl") if r["kind"] == "epoch"]

@@ -12,7 +12,7 @@ from rcmnet_jax.checkpoints.provenance import collect_provenance
 from rcmnet_jax.checkpoints.store import tree_sha256
 from rcmnet_jax.data.audit import look_closer, shrink
 from rcmnet_jax.evaluation.results import split_note
-from rcmnet_jax.scoring.run import Scored
+from rcmnet_jax.scoring.score import Scored
 
 
 def provenance_section(restored: TrainedNetwork, scored: Scored, command: str) -> dict[str, Any]:

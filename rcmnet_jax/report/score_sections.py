@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 
 from rcmnet_jax.errors import UserError
+from rcmnet_jax.evaluation.bootstrap import bootstrap, class_intervals
 from rcmnet_jax.evaluation.calibration import apply_temperature, fit_temperature
-from rcmnet_jax.evaluation.class_intervals import class_intervals, ece_interval
 from rcmnet_jax.evaluation.comparison import compare
-from rcmnet_jax.evaluation.intervals import Proportion, bootstrap
+from rcmnet_jax.evaluation.intervals import Proportion
 from rcmnet_jax.evaluation.metrics import evaluate_predictions
 from rcmnet_jax.evaluation.predictions import Predictions, read_predictions
-from rcmnet_jax.evaluation.selective import apply_review, review_threshold, risk_coverage
+from rcmnet_jax.evaluation.selective import review_at_budget, risk_coverage
 from rcmnet_jax.evaluation.subgroups import subgroup_table
-from rcmnet_jax.scoring.run import Scored
+from rcmnet_jax.scoring.score import Scored
 
 
 def score_section(scored: Scored, class_names: Sequence[str], samples: int) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def score_section(scored: Scored, class_names: Sequence[str], samples: int) -> d
     for row, intervals in zip(values["per_class"], more, strict=True):
         row["f1_interval"] = intervals.f1.to_dict()
         row["auc_interval"] = intervals.auc.to_dict()
-    ece = ece_interval(labels, probabilities, groups=scored.groups, samples=samples)
+    ece = bootstrap(labels, probabilities, "ece", groups=scored.groups, samples=samples)
     return {**values, "ece_interval": ece.to_dict(), "bootstrap_samples": samples}
 
 
@@ -37,24 +37,29 @@ def calibration_section(
 ) -> dict[str, Any] | None:
     """The scores of the probabilities before and after a temperature fitted on validation images.
 
-    None where the run has no validation part: a fit on the test part would flatter.
+    None where the run has no validation part: a fit on the test part would flatter. With too few
+    validation images the temperature and the scores after it are None, with the reason.
     """
     if validation is None:
         return None
-    temperature = fit_temperature(validation.logits, validation.labels)
-    after = apply_temperature(scored.logits, temperature)
+    fit = fit_temperature(validation.logits, validation.labels)
+    after = None
+    if fit.temperature is not None:
+        probabilities = apply_temperature(scored.logits, fit.temperature)
+        after = _probability_scores(scored, probabilities, samples)
     return {
-        "temperature": temperature,
+        "temperature": fit.temperature,
+        "reason": fit.reason,
         "fitted_on": f"{len(validation.rows)} validation images of the run",
         "before": _probability_scores(scored, scored.probabilities, samples),
-        "after": _probability_scores(scored, after, samples),
+        "after": after,
     }
 
 
 def _probability_scores(scored: Scored, probabilities: np.ndarray, samples: int) -> dict[str, Any]:
     common: dict[str, Any] = {"groups": scored.groups, "samples": samples}
     return {
-        "ece": ece_interval(scored.labels, probabilities, **common).to_dict(),
+        "ece": bootstrap(scored.labels, probabilities, "ece", **common).to_dict(),
         "nll": bootstrap(scored.labels, probabilities, "nll", **common).to_dict(),
         "brier": bootstrap(scored.labels, probabilities, "brier", **common).to_dict(),
         "mean_confidence": float(probabilities.max(axis=1).mean()),
@@ -65,12 +70,12 @@ def review_section(scored: Scored, validation: Scored | None, budget: float) -> 
     """The risk-coverage curve, and the errors that each review budget catches, the chosen first."""
     probabilities = scored.probabilities
     source = scored if validation is None else validation
-    told = f"the {source.part} part itself" if validation is None else "the validation part"
-    rows = []
-    for share in dict.fromkeys((budget, 0.01, 0.02, 0.05, 0.1, 0.2)):
-        threshold = review_threshold(source.probabilities, share)
-        review = apply_review(scored.labels, probabilities, threshold, budget=share, chosen_on=told)
-        rows.append(review.to_dict())
+    chosen_on = f"the {source.part} part itself" if validation is None else "the validation part"
+    common: dict[str, Any] = {"validation": source.probabilities, "chosen_on": chosen_on}
+    rows = [
+        review_at_budget(scored.labels, probabilities, share, **common).to_dict()
+        for share in dict.fromkeys((budget, 0.01, 0.02, 0.05, 0.1, 0.2))
+    ]
     return {"curve": risk_coverage(scored.labels, probabilities).to_dict(), "budgets": rows}
 
 

@@ -15,7 +15,7 @@ from rcmnet_jax.html import render
 from rcmnet_jax.report import report_figures, run_sections, score_sections
 from rcmnet_jax.report.claim_checklist import checklist
 from rcmnet_jax.report.subgroup_columns import subgroup_columns
-from rcmnet_jax.scoring.run import Scored
+from rcmnet_jax.scoring.score import Scored
 
 
 @dataclasses.dataclass(frozen=True)

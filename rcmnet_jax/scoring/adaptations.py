@@ -1,9 +1,9 @@
-"""Another laboratory: one checkpoint, several ways to meet the images, none of them with labels.
+"""Label-free adaptations of a network to the images of another laboratory.
 
-The options: ``scale`` and ``colour`` align the images with the home set, ``bn`` re-estimates the
-batch-norm statistics, ``views`` averages over the eight dihedral views. Which of their sixteen
-combinations to use is chosen on home validation images that were distorted on purpose, before any
-label of the other set is looked at.
+``scale`` and ``colour`` align the images with the home set, ``bn`` re-estimates the batch-norm
+statistics, ``views`` averages over the eight dihedral views. Which of their sixteen combinations to
+use is chosen on home validation images that are distorted on purpose, before any label of the other
+set is looked at.
 """
 
 import dataclasses
@@ -24,49 +24,50 @@ from rcmnet_jax.transfer.batch_norm import reestimate_batch_stats
 from rcmnet_jax.types import Variables
 
 PLAIN = "plain"
-MEANS = ("scale", "colour", "bn", "views")
+ADAPTATIONS = ("scale", "colour", "bn", "views")
 _BN_BATCH = 64
-# The distortions that the choice is made on: cells up to twice as large in the frame, channels
-# dimmed by up to 40 %, a veil of up to 15 % of white. Set before any other lab was looked at.
+# Distortions to choose a combination on: cells up to twice as large in the frame, channels dimmed
+# by up to 40 %, a veil of up to 15 % of white. Fixed before any other lab was looked at.
 _ZOOM, _GAIN, _VEIL = (1.0, 2.0), (0.6, 1.0), (0.0, 0.15)
 
 
-def all_options() -> list[tuple[str, ...]]:
-    """The sixteen combinations, from none to all."""
-    return [tuple(c) for size in range(len(MEANS) + 1) for c in itertools.combinations(MEANS, size)]
+def all_combinations() -> list[tuple[str, ...]]:
+    """The sixteen combinations of `ADAPTATIONS`, from none to all."""
+    sizes = range(len(ADAPTATIONS) + 1)
+    return [tuple(c) for size in sizes for c in itertools.combinations(ADAPTATIONS, size)]
 
 
-def option_name(option: Sequence[str]) -> str:
-    """``plain``, or the means joined by ``+``."""
-    return "+".join(option) or PLAIN
+def combination_name(combination: Sequence[str]) -> str:
+    """``plain``, or the adaptations joined by ``+``."""
+    return "+".join(combination) or PLAIN
 
 
-def parse_option(name: str) -> tuple[str, ...]:
-    """The inverse of `option_name`.
+def parse_combination(name: str) -> tuple[str, ...]:
+    """The inverse of `combination_name`.
 
     Raises:
-      UserError: something that is not one of `MEANS`.
+      UserError: a name that is neither `PLAIN` nor made of `ADAPTATIONS`.
     """
     if name == PLAIN:
         return ()
     parts = name.split("+")
-    if not set(parts) <= set(MEANS) or len(set(parts)) < len(parts):
+    if not set(parts) <= set(ADAPTATIONS) or len(set(parts)) < len(parts):
         raise UserError(
-            f"option {name!r} is not known: give {PLAIN} or some of {', '.join(MEANS)},"
+            f"adaptation {name!r} is not known: give {PLAIN} or some of {', '.join(ADAPTATIONS)},"
             " joined by +, such as scale+bn"
         )
-    return tuple(mean for mean in MEANS if mean in parts)
+    return tuple(adaptation for adaptation in ADAPTATIONS if adaptation in parts)
 
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """How the options did on distorted home images.
+    """The combination that did best on distorted home images.
 
     Attributes:
-      chosen: the best, the simplest of equals.
-      balanced_accuracy: mean over the draws, by option.
-      draws: how many distortions.
-      images: how many home images.
+      chosen: the best combination, the simplest of equals.
+      balanced_accuracy: mean over the distortions, by name of the combination.
+      draws: number of distortions.
+      images: number of home images.
     """
 
     chosen: tuple[str, ...]
@@ -76,68 +77,68 @@ class Choice:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        return {**dataclasses.asdict(self), "chosen": option_name(self.chosen)}
+        return {**dataclasses.asdict(self), "chosen": combination_name(self.chosen)}
 
 
-class OtherLab:
-    """Predicts images of any laboratory with any of the options.
+class AdaptedPredictor:
+    """Predicts images of any laboratory with any combination of adaptations.
 
     Args:
-      restored: the network.
+      network: the network.
       home: uint8 images that it was trained on, or some hundreds of them.
       batch_size: images a call.
     """
 
-    def __init__(self, restored: TrainedNetwork, home: np.ndarray, *, batch_size: int = 64):
-        self._restored, self.home = restored, home
+    def __init__(self, network: TrainedNetwork, home: np.ndarray, *, batch_size: int = 64):
+        self._network, self.home = network, home
         self._predictor = Predictor(
-            restored.model, mean=restored.mean, std=restored.std, batch_size=batch_size
+            network.model, mean=network.mean, std=network.std, batch_size=batch_size
         )
         height, width = home.shape[1:3]
         self._turns = max(height, width) <= MAX_ASPECT * min(height, width)
 
-    def align(self, pixels: np.ndarray, option: Sequence[str]) -> tuple[np.ndarray, Alignment]:
-        """The images as the option shows them to the network, and how they were changed."""
-        if not {"scale", "colour"} & set(option):
+    def align(self, pixels: np.ndarray, combination: Sequence[str]) -> tuple[np.ndarray, Alignment]:
+        """The images as a combination shows them to the network, and the alignment applied."""
+        if not {"scale", "colour"} & set(combination):
             return pixels, Alignment()
         found = estimate_alignment(
-            pixels, self.home, scale="scale" in option, colour="colour" in option
+            pixels, self.home, scale="scale" in combination, colour="colour" in combination
         )
         return found.apply(pixels), found
 
     def probabilities(
-        self, pixels: np.ndarray, options: Sequence[tuple[str, ...]]
+        self, pixels: np.ndarray, combinations: Sequence[tuple[str, ...]]
     ) -> dict[tuple[str, ...], np.ndarray]:
-        """What the network says of one set of uint8 images, with each option.
+        """Class probabilities of one set of uint8 images, with each combination.
 
         Args:
-          pixels: (N, H, W, 3), all images of the set, since the set is measured.
-          options: tuples of `MEANS`.
+          pixels: (N, H, W, 3), all images of the set, since colours and sizes are measured on it.
+          combinations: tuples of `ADAPTATIONS`.
 
         Returns:
-          (N, K) float64 by option.
+          (N, K) float64 by combination.
         """
         found: dict[tuple[str, ...], np.ndarray] = {}
         # With and without views share the alignment, the statistics and the upright view.
-        for base in dict.fromkeys(tuple(m for m in o if m != "views") for o in options):
+        for base in dict.fromkeys(tuple(a for a in c if a != "views") for c in combinations):
             aligned, _ = self.align(pixels, base)
             variables, rows = self._variables(aligned, base), np.arange(len(aligned))
             upright = softmax(self._predictor.logits(variables, aligned, rows))
             found[base] = upright
-            if (*base, "views") in options:
+            if (*base, "views") in combinations:
                 turned = [
                     softmax(self._predictor.logits(variables, _Turned(aligned, view), rows))
                     for view, (turn, _, _) in enumerate(DIHEDRAL)
                     if view and (self._turns or not turn)
                 ]
                 found[*base, "views"] = np.mean([upright, *turned], axis=0)
-        return {option: found[option] for option in options}
+        return {combination: found[combination] for combination in combinations}
 
-    def _variables(self, aligned: np.ndarray, option: Sequence[str]) -> Variables:
-        if "bn" not in option:
-            return self._restored.variables
+    def _variables(self, aligned: np.ndarray, combination: Sequence[str]) -> Variables:
+        if "bn" not in combination:
+            return self._network.variables
         return reestimate_batch_stats(
-            self._restored.model, self._restored.variables, self._batches(aligned)
+            self._network.model, self._network.variables, self._batches(aligned)
         )
 
     def _batches(self, pixels: np.ndarray) -> Iterator[jnp.ndarray]:
@@ -148,39 +149,39 @@ class OtherLab:
         size = -(-len(order) // pieces)
         for rows in np.resize(order, pieces * size).reshape(pieces, size):
             x = jnp.asarray(pixels[rows], jnp.float32) / 255
-            yield standardize(x, self._restored.mean, self._restored.std)
+            yield standardize(x, self._network.mean, self._network.std)
 
     def choose(
         self,
         pixels: np.ndarray,
         labels: np.ndarray,
-        options: Sequence[tuple[str, ...]],
+        combinations: Sequence[tuple[str, ...]],
         *,
         draws: int = 3,
         seed: int = 0,
     ) -> Choice:
-        """Tries the options on distorted home images, whose labels may be looked at.
+        """Tries combinations on distorted home images, whose labels may be looked at.
 
         Args:
           pixels: uint8 validation images of the classes that the other set has.
           labels: their classes.
-          options: to choose from.
+          combinations: to choose from.
           draws: distortions of the whole set.
           seed: of the distortions.
 
         Returns:
-          The option of highest mean balanced accuracy.
+          The combination of highest mean balanced accuracy.
         """
-        size = len(self._restored.class_names)
-        totals = dict.fromkeys(map(option_name, options), 0.0)
+        size = len(self._network.class_names)
+        totals = dict.fromkeys(map(combination_name, combinations), 0.0)
         for draw in range(draws):
             distorted = distort(pixels, np.random.default_rng((seed, draw)))
-            for option, probabilities in self.probabilities(distorted, options).items():
+            for combination, probabilities in self.probabilities(distorted, combinations).items():
                 predicted = scores.predict(probabilities)
                 confusion = scores.confusion_matrix(labels, predicted, size)
                 value = float(scores.balanced_accuracy(confusion))
-                totals[option_name(option)] += value / draws
-        best = max(options, key=lambda o: (round(totals[option_name(o)], 6), -len(o)))
+                totals[combination_name(combination)] += value / draws
+        best = max(combinations, key=lambda c: (round(totals[combination_name(c)], 6), -len(c)))
         return Choice(best, totals, draws, len(labels))
 
 

@@ -133,7 +133,7 @@ class RunLog:
         """Draws ``curves.png``."""
         if self._plots and self.epoch_rows:
             # Here, since loading matplotlib would hold up the first step by half a second.
-            from rcmnet_jax.evaluation.curves import plot_curves
+            from rcmnet_jax.evaluation.training_curves import plot_curves
 
             plot_curves(self.epoch_rows, self._workdir / "curves.png", synthetic=self._synthetic)
             self._plotted_at = time.monotonic()

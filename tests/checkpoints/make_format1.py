@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from rcmnet_jax.checkpoints import load_model
-from rcmnet_jax.export.run_data import open_run_data
 from rcmnet_jax.export.to_bundle import export_bundle
 from rcmnet_jax.prediction import open_classifier
+from rcmnet_jax.scoring.run_data import open_run_data
 from rcmnet_jax.training.loop import train
 from tests.conftest import write_cells
 from tests.training.runs import config_of

@@ -38,12 +38,15 @@ def test_it_names_its_images_and_their_licence(network):
 
 @pytest.mark.slow
 def test_it_scores_what_its_card_says(tmp_path, network):
-    from rcmnet_jax.scoring.run import score_part
+    from rcmnet_jax.scoring.run_data import open_run_data
+    from rcmnet_jax.scoring.score import score_part
 
     source = SHARED / "data" / "pbc"
     if not source.is_dir():
         pytest.skip(f"the real images are not at {source}")
-    evaluation = score_part(network, "test", out=tmp_path, source=str(source))
+    evaluation = score_part(open_run_data(network, source=str(source)), "test").write(
+        tmp_path, network.class_names
+    )
     assert evaluation.n == IMAGES
     # Another processor may round an image or two to the other side.
     assert abs(evaluation.accuracy.k - RIGHT) <= 2

@@ -78,7 +78,9 @@ def test_perfectly_honest_probabilities_have_a_small_ece():
 @pytest.mark.parametrize("true", [0.4, 1.0, 2.5])
 def test_fit_finds_the_temperature_that_made_the_labels(true):
     logits, labels = sampled(true)
-    assert fit_temperature(logits, labels) == pytest.approx(true, rel=0.05)
+    fit = fit_temperature(logits, labels)
+    assert fit.temperature == pytest.approx(true, rel=0.05)
+    assert fit.images == 20_000
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 30.0, 1000.0])
@@ -86,7 +88,7 @@ def test_fit_is_the_minimum(scale):
     """Whatever the scale of the logits, no temperature nearby has a lower loss."""
     logits, labels = sampled(1.5, count=500)
     logits = logits.astype(np.float32) * np.float32(scale)
-    fitted = fit_temperature(logits, labels)
+    fitted = fit_temperature(logits, labels).temperature
 
     def loss(temperature):
         own = apply_temperature(logits, temperature)[np.arange(500), labels]
@@ -98,17 +100,56 @@ def test_fit_is_the_minimum(scale):
 
 
 def test_fit_undoes_a_scale():
-    logits, labels = sampled(1.0, count=2000)
-    base = fit_temperature(logits, labels)
-    assert fit_temperature(3 * logits, labels) == pytest.approx(3 * base, rel=1e-9)
-    assert fit_temperature(logits + 100, labels) == pytest.approx(base, rel=1e-9)
+    logits, labels = sampled(2.0, count=2000)
+    base = fit_temperature(logits, labels).temperature
+    assert fit_temperature(3 * logits, labels).temperature == pytest.approx(3 * base, rel=1e-9)
+    assert fit_temperature(logits + 100, labels).temperature == pytest.approx(base, rel=1e-9)
 
 
 def test_fit_stops_at_its_bounds():
-    logits = np.eye(3)[[0, 1, 2]] * 5
-    assert fit_temperature(logits, np.array([0, 1, 2])) == 0.05  # all right: sharper is better
-    assert fit_temperature(logits, np.array([1, 2, 0])) == 20.0  # all wrong: flatter is better
-    assert fit_temperature(np.zeros((3, 3)), np.array([0, 1, 2])) == 1.0
+    logits = np.tile(np.eye(3) * 5, (20, 1))
+    wrong = fit_temperature(logits, np.tile([1, 2, 0], 20))
+    assert (wrong.temperature, wrong.reason) == (20.0, None)  # flatter is better
+    # Too little preference for the right class, and one error that costs hardly more: sharper is.
+    labels = np.tile([0, 1, 2], 20)
+    unsure = np.where(labels[:, None] == np.arange(3), 0.1, 0.0)
+    unsure[0] = [0.0, 1e-9, 0.0]
+    sharp = fit_temperature(unsure, labels)
+    assert (sharp.temperature, sharp.reason) == (0.05, None)
+
+
+@pytest.mark.parametrize("count", [1, 8, 49])
+def test_too_few_images_get_no_temperature(count):
+    fit = fit_temperature(*sampled(3.0, count=count))
+    assert fit.temperature is None
+    assert fit.reason == (
+        f"a temperature needs at least 50 validation images, and there are {count}"
+    )
+
+
+def test_fifty_images_show_gross_overconfidence():
+    fit = fit_temperature(*sampled(3.0, count=50))
+    assert 1.5 < fit.temperature < 6
+    assert fit.reason is None
+
+
+def test_right_answers_alone_are_no_evidence_of_certainty():
+    logits = np.tile(np.eye(3) * 5, (20, 1))
+    fit = fit_temperature(logits, np.tile([0, 1, 2], 20))
+    assert fit.temperature == 1.0
+    assert fit.reason.startswith("all 60 validation images are right")
+    assert fit_temperature(np.zeros((60, 3)), np.tile([0, 1, 2], 20)).temperature == 1.0
+
+
+def test_honest_probabilities_are_left_alone_in_most_draws():
+    """The test against T = 1 has a level of 5 %; without it almost every draw moves T."""
+    fits = [fit_temperature(*sampled(1.0, count=60, seed=seed)) for seed in range(40)]
+    kept = [fit for fit in fits if fit.temperature == 1.0]
+    assert len(kept) >= 34
+    assert {fit.reason for fit in kept} <= {
+        "60 validation images do not show that another temperature is better",
+        "all 60 validation images are right, which does not show how sure to be",
+    }
 
 
 def test_temperature_keeps_the_class_and_survives_large_logits():

@@ -7,8 +7,14 @@ import pytest
 from scipy.stats import binomtest
 
 from rcmnet_jax.errors import DataError, UserError
-from rcmnet_jax.evaluation import Proportion, bootstrap, scores, wilson
-from rcmnet_jax.evaluation.intervals import STATISTICS
+from rcmnet_jax.evaluation import (
+    Proportion,
+    bootstrap,
+    expected_calibration_error,
+    scores,
+    wilson,
+)
+from rcmnet_jax.evaluation.bootstrap import STATISTICS
 
 
 def draw(classes, count, seed=0):
@@ -57,6 +63,7 @@ SLOW = {
     "nll": lambda y, p: -np.log(p[np.arange(len(y)), y]).mean(),
     "brier": lambda y, p: ((p - np.eye(p.shape[1])[y]) ** 2).sum(axis=1).mean(),
     "macro_auc": lambda y, p: scores.one_vs_rest_auc(y, p).mean(),
+    "ece": expected_calibration_error,
 }
 
 

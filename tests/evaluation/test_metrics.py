@@ -138,7 +138,25 @@ def test_one_class_only_is_scored():
     assert result.balanced_accuracy.value == 0.5
     assert result.macro_auc.value is None
     assert result.macro_auc.low is None
-    assert "undefined" in result.table()
+    assert "not defined for images of one class" in result.table()
+    assert result.note.startswith("All images are c1: there is no AUC")
+    assert result.note in result.table()
+    assert result.to_dict()["note"] == result.note
+
+
+def test_scores_of_several_classes_need_no_note():
+    result = evaluate(*draw(3, 60))
+    assert result.note is None
+    assert result.to_dict()["note"] is None
+
+
+def test_the_table_of_two_classes_shows_their_auc_once():
+    result = evaluate(*draw(2, 60))
+    area = f"{result.macro_auc.value:.4f}"
+    assert [f"{c.auc:.4f}" for c in result.per_class] == [area, area]
+    assert result.table().count(area) == 1
+    assert "macro AUC" not in result.table()
+    assert "macro AUC" in evaluate(*draw(3, 60)).table()
 
 
 def test_dict_is_json_with_types():

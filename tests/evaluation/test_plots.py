@@ -8,11 +8,11 @@ from PIL import Image
 
 from rcmnet_jax.errors import DataError
 from rcmnet_jax.evaluation import (
-    canvas,
     plot_confusion,
     plot_curves,
     plot_per_class,
     plot_reliability,
+    plot_style,
 )
 
 HISTORY = [
@@ -65,9 +65,9 @@ def test_draws_the_same_bytes_and_says_synthetic(name, tmp_path, monkeypatch):
     DRAW[name](tmp_path / "again.png")
     assert (tmp_path / "real.png").read_bytes() == (tmp_path / "again.png").read_bytes()
     titles = []
-    original = canvas.Figure.suptitle
+    original = plot_style.Figure.suptitle
     monkeypatch.setattr(
-        canvas.Figure, "suptitle", lambda f, t, **o: titles.append(t) or original(f, t, **o)
+        plot_style.Figure, "suptitle", lambda f, t, **o: titles.append(t) or original(f, t, **o)
     )
     DRAW[name](tmp_path / "drawn.png", synthetic=True)
     assert "synthetic" in titles[0]

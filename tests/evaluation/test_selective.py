@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rcmnet_jax.errors import UserError
-from rcmnet_jax.evaluation.selective import apply_review, review_threshold, risk_coverage
+from rcmnet_jax.evaluation.selective import review_at_budget, review_threshold, risk_coverage
 
 
 def two_class(confidence, right):
@@ -34,23 +34,39 @@ def test_the_area_does_not_depend_on_the_order_of_equal_confidences():
 def test_a_budget_is_never_overdrawn_on_the_images_it_was_chosen_on():
     rng = np.random.default_rng(0)
     for budget in (0, 0.05, 0.3, 0.99):
-        confidence = rng.choice([0.6, 0.7, 0.8, 0.9], 50)
-        labels, p = two_class(confidence, rng.random(50) < 0.8)
-        threshold = review_threshold(p, budget)
-        review = apply_review(labels, p, threshold, budget=budget, chosen_on="these")
-        assert review.reviewed.k <= budget * 50
+        confidence = rng.choice([0.6, 0.7, 0.8, 0.9], 120)
+        labels, p = two_class(confidence, rng.random(120) < 0.8)
+        review = review_at_budget(labels, p, budget, validation=p, chosen_on="these")
+        assert review.reviewed.k <= budget * 120
         # Any higher confidence that occurs would overdraw it.
-        higher = confidence[confidence > threshold]
+        higher = confidence[confidence > review.threshold]
         if higher.size:
-            assert (confidence < higher.min()).sum() > budget * 50
+            assert (confidence < higher.min()).sum() > budget * 120
 
 
 def test_counts_add_up():
     labels, p = two_class([0.9, 0.8, 0.7, 0.6], [True, False, True, False])
-    review = apply_review(labels, p, 0.75, budget=0.5, chosen_on="validation")
+    _, validation = two_class(np.linspace(0.55, 0.95, 11), True)  # the middle one is 0.75
+    review = review_at_budget(labels, p, 0.5, validation=validation, chosen_on="validation")
+    assert review.threshold == pytest.approx(0.75)
     assert (review.reviewed.k, review.errors_left.k, review.errors_left.n) == (2, 1, 2)
     assert (review.errors_caught.k, review.errors_caught.n) == (1, 2)
     assert review.to_dict()["chosen_on"] == "validation"
+    assert review.to_dict()["reason"] is None
+
+
+@pytest.mark.parametrize(("budget", "needed"), [(0.01, 500), (0.05, 100), (0.1, 50), (0.2, 25)])
+def test_thresholds_of_small_budgets_need_many_images(budget, needed):
+    labels, p = two_class(np.linspace(0.5, 1, needed), np.ones(needed, bool))
+    assert review_at_budget(labels, p, budget, validation=p, chosen_on="v").reviewed.k == 5
+    review = review_at_budget(labels, p, budget, validation=p[1:], chosen_on="v")
+    assert (review.threshold, review.reviewed, review.to_dict()["errors_left"]) == (None,) * 3
+    assert review.reason == (
+        f"a threshold for a review budget of {100 * budget:g} % needs at least {needed} validation"
+        f" images, and there are {needed - 1}"
+    )
+    with pytest.raises(UserError, match=f"at least {needed} validation images"):
+        review_threshold(p[1:], budget)
 
 
 @pytest.mark.parametrize("budget", [-0.1, 1, float("nan")])

@@ -22,6 +22,12 @@ from tests.training.runs import config_of, saved_arrays
 
 
 @pytest.fixture(scope="module")
+def cells(write_cell_folder, tmp_path_factory):
+    """Enough images for a temperature and a gate: 57 to validate, 48 to test."""
+    return write_cell_folder(tmp_path_factory.mktemp("source") / "cells", per_class=80)
+
+
+@pytest.fixture(scope="module")
 def run(cells, tmp_path_factory):
     """A run of its own, with a validation part worth the name."""
     workdir = tmp_path_factory.mktemp("runs") / "run"
@@ -41,15 +47,15 @@ def test_a_bundle_is_the_run_with_temperature_and_gate(run, bundle):
     before, after = load_model(run), load_model(bundle)
     assert before.temperature is None
     assert after.temperature > 0
-    assert after.gate.fitted["val_images"] == 12
+    assert after.gate.fitted["val_images"] == 57
     assert (after.class_names, after.mean, after.std, after.step) == (
         *(before.class_names, before.mean, before.std, before.step),
     )
     record = after.meta["bundle"]
     assert record["parity"]["part"] == "test"
-    assert (record["parity"]["same"], record["parity"]["images"]) == (12, 12)
+    assert (record["parity"]["same"], record["parity"]["images"]) == (48, 48)
     facts = after.meta["export"]["facts"]
-    for part, count in (("val", 12), ("test", 12)):
+    for part, count in (("val", 57), ("test", 48)):
         assert facts[part]["images"] == count == sum(facts[part]["status"].values())
         assert tuple(facts[part]["status"]) == STATUSES
 
@@ -74,8 +80,8 @@ def test_the_card_tells_the_run(bundle):
         "arXiv 2205.04230",
         restored.meta["data"]["sha256"],
         restored.meta["split"]["sha256"],
-        f"{facts['correct']}/12",
-        f"{facts['status']['accept']}/12",
+        f"{facts['correct']}/48",
+        f"{facts['status']['accept']}/48",
         "image-level: an upper bound",
         "no medical device",
     ):
@@ -107,7 +113,7 @@ def test_a_bundle_needs_a_folder_to_write_scores_to(bundle, cells, capsys):
 def test_other_formats_are_checked_on_the_test_part_and_say_so(run, tmp_path, capsys, ending):
     out = tmp_path / f"model.{ending}"
     assert main(["export", "--workdir", str(run), "--out", str(out)]) == 0
-    assert "12/12 same predictions on the test images" in capsys.readouterr().out
+    assert "48/48 same predictions on the test images" in capsys.readouterr().out
     if ending == "onnx":
         onnx = pytest.importorskip("onnx", reason="onnx is not installed")
         meta = {entry.key: entry.value for entry in onnx.load(out).metadata_props}
@@ -124,9 +130,39 @@ def test_other_formats_are_checked_on_the_test_part_and_say_so(run, tmp_path, ca
             np.testing.assert_array_equal(file.state[name], array)
     assert json.loads(meta["class_names"]) == ["blue", "pale", "pink"]
     parity = json.loads(meta["parity"])
-    assert (parity["same"], parity["images"], parity["part"]) == (12, 12, "test")
+    assert (parity["same"], parity["images"], parity["part"]) == (48, 48, "test")
     assert parity["worst_probability"] <= 1e-4
     assert len(json.loads(meta["mean"])) == 3
+
+
+def test_too_few_validation_images_fit_nothing_and_nothing_is_accepted(
+    write_cell_folder, tmp_path, capsys, caplog
+):
+    few = write_cell_folder(tmp_path / "few", per_class=20)
+    train(config_of(few, "epochs=1", **{"data.split.val_fraction": 0.3}), tmp_path / "run")
+    out = tmp_path / "few.rcmnet"
+    assert main(["export", "--workdir", str(tmp_path / "run"), "--out", str(out)]) == 0
+    reasons = [
+        f"{what} needs at least 50 validation images, and there are 12"
+        for what in ("a temperature", "a gate")
+    ]
+    assert f"not fitted: {'; '.join(reasons)}: every image gets the status review" in caplog.text
+    restored = load_model(out)
+    assert (restored.temperature, restored.gate) == (None, None)
+    assert restored.meta["export"]["not_fitted"] == reasons
+    facts = restored.meta["export"]["facts"]["test"]
+    assert facts["status"] == {"accept": 0, "review": 12, "not a cell": 0}
+    assert facts["ece"]["before"] == facts["ece"]["after"]
+    card = read_card(out)
+    assert "every image is for review" in card
+    assert all(reason in card for reason in reasons)
+    verdicts = open_classifier(out).predict_files(sorted(few.glob("blue/*"))[:3])
+    assert verdicts.status.tolist() == ["review"] * 3
+    argv = ["predict", "--model", str(out), "--images", str(few), "--out", str(tmp_path / "p.csv")]
+    assert main(argv) == 0
+    printed = capsys.readouterr().out
+    assert "accept 0, review 60" in printed
+    assert f"not calibrated: {'; '.join(reasons)}" in printed
 
 
 def test_without_the_images_it_says_so_and_fits_nothing(run, tmp_path, capsys):
@@ -154,7 +190,7 @@ def test_images_that_moved_are_told_and_found_with_source(
     assert part == same
     moved = shutil.copytree(cells, tmp_path / "moved")
     assert main([*argv, "--source", str(moved)]) == 0
-    assert "12/12 same predictions on the test" in capsys.readouterr().out
+    assert "48/48 same predictions on the test" in capsys.readouterr().out
     assert main([*argv, "--source", str(tmp_path / "nowhere")]) == 2
 
 

@@ -103,12 +103,12 @@ def test_a_gate_that_is_none_is_refused(gate, values, arrays):
 
 
 def test_flat_features_and_missing_classes_do_not_divide_by_zero():
-    features, colours, labels = np.ones((20, 4)), np.ones((20, 6)), np.zeros(20, int)
+    features, colours, labels = np.ones((50, 4)), np.ones((50, 6)), np.zeros(50, int)
     gate = fit_gate(
         train=(features, colours, labels),
         val=(features, colours),
-        val_confidence=np.ones(20),
-        val_correct=np.ones(20, bool),
+        val_confidence=np.ones(50),
+        val_correct=np.ones(50, bool),
     )
     assert np.isfinite(gate.score(features, colours)).all()
     assert (gate.score(features + 1, colours) > gate.not_a_cell).all()
@@ -119,6 +119,17 @@ def test_no_images_is_an_error():
     with pytest.raises(DataError, match="none were given"):
         fit_gate(
             train=(*empty, np.empty(0)), val=empty, val_confidence=empty[0], val_correct=empty[0]
+        )
+
+
+def test_a_gate_needs_fifty_validation_images():
+    features, colours, _ = two_classes(49, seed=1)
+    with pytest.raises(DataError, match=r"a gate needs at least 50 validation images.* are 49"):
+        fit_gate(
+            train=two_classes(400),
+            val=(features, colours),
+            val_confidence=np.ones(49),
+            val_correct=np.ones(49, bool),
         )
 
 

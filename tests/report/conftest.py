@@ -1,6 +1,7 @@
 """A trained run and its report."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,16 @@ from tests.training.runs import config_of
 
 
 @pytest.fixture(scope="session")
+def cells(write_cell_folder: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Enough images for a temperature and thresholds: 57 to validate, 48 to test."""
+    return write_cell_folder(tmp_path_factory.mktemp("source") / "cells", per_class=80)
+
+
+@pytest.fixture(scope="session")
 def run(cells: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of one epoch: it makes errors."""
     workdir = tmp_path_factory.mktemp("runs") / "reported"
-    train(config_of(cells, "epochs=1"), workdir)
+    train(config_of(cells, "epochs=1", **{"data.split.val_fraction": 0.3}), workdir)
     return workdir
 
 

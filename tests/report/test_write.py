@@ -14,7 +14,10 @@ from rcmnet_jax.cli.main import main
 from rcmnet_jax.errors import UserError
 from rcmnet_jax.report import ReportOptions, write
 from rcmnet_jax.report.claim_checklist import ITEMS, NO, YES
-from rcmnet_jax.scoring.run import HomeImages
+from rcmnet_jax.scoring.run_data import open_run_data
+from rcmnet_jax.scoring.score import score_part
+from rcmnet_jax.training.loop import train
+from tests.training.runs import config_of
 
 SECTIONS = {
     *("scores", "confusion", "worst", "calibration", "review", "subgroups"),
@@ -90,10 +93,13 @@ def test_page_and_json_agree(report):
     for key in ("data_sha256", "split_sha256"):
         assert content["provenance"][key] in text
     for row in content["review"]["budgets"]:
-        assert f"{row['threshold']:.4f}" in text
+        # 57 validation images are enough for budgets from 10 % on.
+        assert (row["threshold"] is None) == (row["budget"] < 0.1)
+        assert (row["reason"] or f"{row['threshold']:.4f}") in text
     for item in content["claim"]:
         assert item["text"] in text
-    assert f"{content['calibration']['temperature']:.3f}" in text
+    calibration = content["calibration"]
+    assert (calibration["reason"] or f"{calibration['temperature']:.3f}") in text
 
 
 def test_temperature_and_threshold_come_from_validation_alone(report, run):
@@ -101,14 +107,40 @@ def test_temperature_and_threshold_come_from_validation_alone(report, run):
     from rcmnet_jax.evaluation.selective import review_threshold
 
     _, content = report
-    validation = HomeImages(load_run(run)).score("val")
-    assert content["calibration"]["temperature"] == pytest.approx(
-        fit_temperature(validation.logits, validation.labels)
-    )
+    validation = score_part(open_run_data(load_run(run)), "val")
+    fit = fit_temperature(validation.logits, validation.labels)
+    assert content["calibration"]["temperature"] == pytest.approx(fit.temperature)
+    assert content["calibration"]["reason"] == fit.reason
     first = content["review"]["budgets"][0]
     assert first["budget"] == 0.25
     assert first["threshold"] == pytest.approx(review_threshold(validation.probabilities, 0.25))
     assert first["chosen_on"] == "the validation part"
+
+
+def test_few_validation_images_give_no_temperature_and_no_threshold(write_cell_folder, tmp_path):
+    few = write_cell_folder(tmp_path / "few", per_class=20)
+    train(config_of(few, "epochs=1"), tmp_path / "run")
+    argv = ["evaluate", "--model", str(tmp_path / "run"), "--report", "--worst", "0"]
+    assert main(argv) == 0
+    content = json.loads((tmp_path / "run" / "test_report.json").read_text())
+    calibration = content["calibration"]
+    assert (calibration["temperature"], calibration["after"]) == (None, None)
+    assert all(row["threshold"] is None for row in content["review"]["budgets"])
+    page = (tmp_path / "run" / "test_report.html").read_text()
+    assert f"No temperature was fitted: {calibration['reason']}" in page
+    assert calibration["reason"].endswith("at least 50 validation images, and there are 3")
+    assert "No threshold was chosen" in page
+    assert "Reliability after temperature scaling" not in page
+
+
+def test_two_classes_show_their_auc_once(write_cell_folder, tmp_path):
+    two = write_cell_folder(tmp_path / "two", per_class=20)
+    shutil.rmtree(two / "pale")
+    train(config_of(two, "epochs=1"), tmp_path / "run")
+    assert main(["evaluate", "--model", str(tmp_path / "run"), "--report", "--worst", "0"]) == 0
+    page = (tmp_path / "run" / "test_report.html").read_text()
+    assert '<th scope="row">AUC</th>' in page
+    assert page.count("AUC") == 1
 
 
 def test_provenance_is_that_of_the_run(report, run):

@@ -111,7 +111,6 @@ def sort_into_classes(path: Path, entries: list[Entry], folders: Iterable[str]) 
             f"the class folder {empty!r} in {path} is empty: add its images or remove the folder"
         )
     class_names = tuple(sorted(classes))
-    check_classes(path, class_names)
     return ClassListing(prefix, tuple(sorted(files)), class_names, ignored, fingerprint_of(stamps))
 
 
@@ -141,14 +140,6 @@ def _check_not_split(path: Path, prefix: str, classes: set[str], folders: set[st
         raise DataError(
             f"{path} is divided into {', '.join(sorted(classes))}: give one of these folders, "
             "or a CSV manifest of all, and let the split be made here"
-        )
-
-
-def check_classes(path: Path, class_names: tuple[str, ...]) -> None:
-    if len(class_names) < 2:
-        raise DataError(
-            f"{path} has one class only ({class_names[0]!r}): a classifier needs two or more; "
-            "give the folder that holds the class folders"
         )
 
 

@@ -9,12 +9,12 @@ same splits.
 import dataclasses
 import os
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, Protocol
 
 from rcmnet_jax.data.sources.archives import open_zip
 from rcmnet_jax.data.sources.folders import (
-    check_classes,
     fingerprint_of,
     sort_into_classes,
     walk,
@@ -77,7 +77,9 @@ class FileSource:
         return data
 
 
-def open_source(path: str | os.PathLike[str], *, layout: Layout = "auto") -> Source:
+def open_source(
+    path: str | os.PathLike[str], *, layout: Layout = "auto", min_classes: int = 2
+) -> Source:
     """Lists the images at a path, without decoding any.
 
     Args:
@@ -85,13 +87,14 @@ def open_source(path: str | os.PathLike[str], *, layout: Layout = "auto") -> Sou
             ``PBC_dataset_normal_DIB/basophil/...``), a zip of the same, or a CSV manifest with
             the columns file and label and optionally patient, slide and lab.
         layout: "folder", "zip", "manifest", or "auto" to tell by the path.
+        min_classes: the fewest classes that the images may have: 2 to train, 1 to score.
 
     Returns:
         A source with sorted ``files``, ``class_names``, ``ignored``, ``notes``, a
         ``fingerprint`` of names, labels, sizes and times, and ``read(file) -> bytes``.
 
     Raises:
-        DataError: the path is missing, has no images, an empty class, one class only, or
+        DataError: the path is missing, has no images, an empty class, too few classes, or
             names files outside the folder.
     """
     path = Path(path).expanduser()
@@ -104,11 +107,18 @@ def open_source(path: str | os.PathLike[str], *, layout: Layout = "auto") -> Sou
         )
     if layout == "auto":
         layout = _guess_layout(path)
-    if layout == "folder":
-        return _open_folder(path)
-    if layout == "zip":
-        return open_zip(path)
-    return _open_manifest(path)
+    openers: dict[str, Callable[[Path], Source]] = {
+        "folder": _open_folder,
+        "zip": open_zip,
+        "manifest": _open_manifest,
+    }
+    source = openers[layout](path)
+    if len(source.class_names) < min_classes:
+        raise DataError(
+            f"{path} has one class only ({source.class_names[0]!r}): a classifier needs two or "
+            "more; give the folder that holds the class folders"
+        )
+    return source
 
 
 def _guess_layout(path: Path) -> Layout:
@@ -147,7 +157,6 @@ def _open_manifest(path: Path) -> FileSource:
         raise DataError(f"{path} is not a file: give the CSV manifest itself")
     manifest = read_manifest(path)
     class_names = tuple(sorted({file.label for file in manifest.files}))
-    check_classes(path, class_names)
     stamps = []
     for file in manifest.files:
         status = (manifest.root / file.file).stat()

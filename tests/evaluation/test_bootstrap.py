@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rcmnet_jax.evaluation import evaluate_predictions, expected_calibration_error
-from rcmnet_jax.evaluation.class_intervals import class_intervals, ece_interval
+from rcmnet_jax.evaluation.bootstrap import Resampler, bootstrap, class_intervals
 from rcmnet_jax.evaluation.subgroups import MAX_VALUES, UNKNOWN, subgroup_table
 
 
@@ -31,11 +31,9 @@ def test_values_are_those_of_the_evaluation():
 def test_the_vectorised_ece_is_the_plain_one():
     labels, p = predictions(60)
     groups = [f"g{i % 12}" for i in range(60)]
-    interval = ece_interval(labels, p, groups=groups, samples=200)
+    interval = bootstrap(labels, p, "ece", groups=groups, samples=200)
     assert interval.value == pytest.approx(expected_calibration_error(labels, p))
     # The same resamples, one by one.
-    from rcmnet_jax.evaluation.intervals import Resampler
-
     draw = Resampler(60, groups, 200, 0)
     plain = [
         expected_calibration_error(np.repeat(labels, w), np.repeat(p, w, axis=0))

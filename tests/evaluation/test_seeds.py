@@ -9,7 +9,7 @@ from scipy.stats import ttest_ind
 
 from rcmnet_jax.errors import DataError, UserError
 from rcmnet_jax.evaluation import Predictions, compare_seeds, mcnemar
-from rcmnet_jax.evaluation.over_seeds import _difference
+from rcmnet_jax.evaluation.seeds import _difference
 
 NAMES = ("basophil", "platelet")
 

@@ -1,6 +1,6 @@
-"""What the figures share: an Agg canvas without global state, colours, ticks, atomic PNGs.
+"""Style of all figures: an Agg canvas without global state, colours, ticks, PNGs written whole.
 
-Colours are Okabe and Ito's, which colour-blind readers tell apart.
+The colours are Okabe and Ito's, which colour-blind readers can tell apart.
 """
 
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ def new_figure(height: float, title: str, synthetic: bool) -> Figure:
 
 
 def save(figure: Figure, path: Path | str) -> None:
-    """Write the PNG, whole or not at all; no version and no date in it: same data, same bytes."""
+    """Write the PNG, whole or not at all, without version or date: same data, same bytes."""
     use_fallback_fonts(figure)
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=_DPI, metadata={"Software": None})

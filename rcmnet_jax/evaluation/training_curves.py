@@ -1,4 +1,4 @@
-"""Loss, accuracy and learning rate over a run."""
+"""Figure of a run's training: loss, accuracy and learning rate by epoch."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from matplotlib.ticker import (
 )
 
 from rcmnet_jax.errors import DataError
-from rcmnet_jax.evaluation.canvas import (
+from rcmnet_jax.evaluation.plot_style import (
     BLUE,
     GREEN,
     GREY,
@@ -55,13 +55,13 @@ def _series(rows: Sequence[Mapping[str, Any]], key: str) -> tuple[np.ndarray, np
 def _lines(
     axes: Axes, rows: Sequence[Mapping[str, Any]], series: Sequence[tuple[str, str, str, str]]
 ) -> np.ndarray:
-    """Draw the columns that have values; all values drawn come back."""
+    """Draw the columns that have values, and return all values drawn."""
     drawn = [np.empty(0)]
     for key, label, colour, style in series:
         epochs, values = _series(rows, key)
         if not len(values):
             continue
-        # Few points are epochs and deserve a mark; many are steps and would be a caterpillar.
+        # Few points are epochs and get a marker; many are steps, where markers would merge.
         marker = "o" if len(values) <= 60 else ""
         axes.plot(
             epochs, values, style, color=colour, label=label, marker=marker, markersize=4, lw=1.8
