@@ -5,6 +5,7 @@ import shlex
 import sys
 from pathlib import Path
 
+from rcmnet_jax.cli.arguments import user_path, user_path_text
 from rcmnet_jax.cli.exit_codes import OK
 from rcmnet_jax.errors import UserError
 from rcmnet_jax.files import require_folder
@@ -23,22 +24,26 @@ examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments."""
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--workdir", type=Path, help="a run of train.py, or a bundle")
+    what.add_argument("--workdir", type=user_path, help="a run of train.py, or a bundle")
     what.add_argument(
         "--compare",
         nargs=2,
         metavar=("A", "B"),
-        type=Path,
+        type=user_path,
         help="two runs, runs of several seeds, or predictions CSVs, of the same test images",
     )
     parser.add_argument(
-        "--data", help="other images to score, all of them: folder, zip or manifest"
+        "--data",
+        type=user_path_text,
+        help="other images to score, all of them: folder, zip or manifest",
     )
     parser.add_argument(
-        "--external", help="images of another laboratory, scored with each option that may help"
+        "--external",
+        type=user_path_text,
+        help="images of another laboratory, scored with each option that may help",
     )
     parser.add_argument(
-        "--map", type=Path, help="with --external, a CSV label,class: which of theirs is which"
+        "--map", type=user_path, help="with --external, a CSV label,class: which of theirs is which"
     )
     parser.add_argument(
         "--options",
@@ -52,21 +57,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=2,
         help="with --external, distortions of home images to choose the option on; 0: no choice",
     )
-    parser.add_argument("--source", help="where the run's own images are now, if they moved")
+    parser.add_argument(
+        "--source", type=user_path_text, help="where the run's own images are now, if they moved"
+    )
     parser.add_argument("--part", choices=("test", "val", "train"), default="test")
-    parser.add_argument("--out", type=Path, help="where to write; a run's workdir by default")
-    parser.add_argument("--data-dir", help="where built data sets are kept")
+    parser.add_argument("--out", type=user_path, help="where to write; a run's workdir by default")
+    parser.add_argument("--data-dir", type=user_path_text, help="where built data sets are kept")
     parser.add_argument("--batch-size", type=int, default=64)
     report = parser.add_argument_group("report", "one page that stands by itself, and its JSON")
     report.add_argument("--report", action="store_true", help="also write <part>_report.html")
     report.add_argument(
         "--review-budget", type=float, default=0.05, help="share of images people can look at"
     )
-    report.add_argument("--against", type=Path, help="a run to compare with, on the same images")
     report.add_argument(
-        "--seeds", nargs="+", type=Path, default=[], help="runs that differ in their seed only"
+        "--against", type=user_path, help="a run to compare with, on the same images"
     )
-    report.add_argument("--columns", type=Path, help="CSV: file and columns to make subgroups of")
+    report.add_argument(
+        "--seeds", nargs="+", type=user_path, default=[], help="runs that differ in their seed only"
+    )
+    report.add_argument(
+        "--columns", type=user_path, help="CSV: file and columns to make subgroups of"
+    )
     report.add_argument("--worst", type=int, default=12, help="errors to show with Grad-CAM")
 
 

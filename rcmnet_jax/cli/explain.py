@@ -1,9 +1,9 @@
 """Show where one or several trained networks looked, and score it."""
 
 import argparse
-from pathlib import Path
 from typing import Any
 
+from rcmnet_jax.cli.arguments import user_path, user_path_text
 from rcmnet_jax.cli.exit_codes import OK, PARTIAL
 from rcmnet_jax.errors import UserError
 from rcmnet_jax.files import require_folder
@@ -23,14 +23,16 @@ scores.json. Exit status 1: some images could not be read; they are named in all
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments."""
     parser.add_argument(
-        "--workdir", nargs="+", type=Path, required=True, help="runs of train.py, side by side"
+        "--workdir", nargs="+", type=user_path, required=True, help="runs of train.py, side by side"
     )
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--images", nargs="+", help="image files, or folders of them")
+    what.add_argument(
+        "--images", nargs="+", type=user_path_text, help="image files, or folders of them"
+    )
     what.add_argument(
         "--part", choices=("test", "val", "train"), help="a part of the first run's own split"
     )
-    parser.add_argument("--out", type=Path, required=True, help="where to write")
+    parser.add_argument("--out", type=user_path, required=True, help="where to write")
     parser.add_argument("--limit", type=int, default=200, help="images at most, 0 for all (200)")
     maps = parser.add_argument_group("the maps")
     maps.add_argument("--method", default="grad_cam", help="grad_cam, grad_cam_pp, hires_cam, ...")
@@ -40,13 +42,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     maps.add_argument("--smooth", action="store_true", help="mean over rotations and mirror images")
     maps.add_argument("--untrained", action="store_true", help="add the first run before training")
     scores = parser.add_argument_group("scores")
-    scores.add_argument("--boxes", type=Path, help="CSV of boxes around the cells")
+    scores.add_argument("--boxes", type=user_path, help="CSV of boxes around the cells")
     scores.add_argument(
         "--checks", action="store_true", help="randomise parameters; delete and insert pixels"
     )
     scores.add_argument("--scores-only", action="store_true", help="no pictures, only scores.json")
-    parser.add_argument("--source", help="where the run's own images are now, if they moved")
-    parser.add_argument("--data-dir", help="where built data sets are kept")
+    parser.add_argument(
+        "--source", type=user_path_text, help="where the run's own images are now, if they moved"
+    )
+    parser.add_argument("--data-dir", type=user_path_text, help="where built data sets are kept")
     parser.add_argument("--batch-size", type=int, default=32)
 
 

@@ -11,7 +11,7 @@ import ml_collections
 
 from rcmnet_jax.errors import ConfigError, UserError
 from rcmnet_jax.paper.facts import NETWORKS, STAGES
-from rcmnet_jax.workdir.workdir import require_same_config
+from rcmnet_jax.workdir.config_file import require_same_config
 
 PROTOCOLS = ("strict", "paper")
 # What --quick trains on: drawn cells, few and small. AlexNet takes no image below 63 pixels.

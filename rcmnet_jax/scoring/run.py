@@ -15,7 +15,9 @@ from rcmnet_jax.evaluation.results import write_evaluation
 from rcmnet_jax.inference.network import TrainedNetwork
 from rcmnet_jax.inference.predictor import Predictor, softmax
 from rcmnet_jax.training.inputs import open_dataset, split_dataset
-from rcmnet_jax.workdir.workdir import log_test_access, with_added_keys, write_errors_told
+from rcmnet_jax.workdir.access_log import log_test_access
+from rcmnet_jax.workdir.config_file import with_added_keys
+from rcmnet_jax.workdir.disk_errors import disk_errors_as_user_errors
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -145,7 +147,7 @@ def score_part(
 def tell_test_access(scored: Scored, out: Path) -> None:
     """Notes that the test part was looked at, in the folder where its scores go."""
     if scored.part == "test":
-        with write_errors_told(out):
+        with disk_errors_as_user_errors(out):
             log_test_access(out, scored.meta["step"], "scored by rcmnet evaluate")
 
 
