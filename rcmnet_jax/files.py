@@ -1,6 +1,7 @@
-"""Files that are either whole or not there."""
+"""Writing files whole or not at all, and checking beforehand that they can be written."""
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,19 +53,37 @@ def write_text(path: Path | str, text: str) -> None:
 
 
 def require_folder(folder: Path, option: str = "--out") -> None:
-    """Asks whether files can be written to a folder, before the work whose results go there.
+    """Checks that files can be written to a folder, before the work whose results go there.
 
     Args:
-        folder: there already, or to be made later.
-        option: what chose it, for the message.
+        folder: may not exist yet.
+        option: the command-line option that names it, for the message.
 
     Raises:
         UserError: it, or a folder above it, is a file or may not be written to.
     """
-    folder = folder.absolute()
-    # `Path.exists` raises where one may not look.
-    existing = next(place for place in (folder, *folder.parents) if os.path.exists(place))
+    existing = _nearest_existing(folder)
     if not existing.is_dir():
         raise UserError(f"{existing} is a file, no folder: choose another {option}")
-    if not os.access(existing, os.W_OK | os.X_OK):
+    if not can_write(folder):
         raise UserError(f"{existing} may not be written to: choose another {option}")
+
+
+def can_write(folder: Path) -> bool:
+    """Whether a file can be written to a folder that exists or can be made; tried by writing one.
+
+    Permissions alone do not say: a disk may be full, read-only or of another user's namespace.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=_nearest_existing(folder)) as file:
+            file.write(b"0")
+            file.flush()
+    except OSError:
+        return False
+    return True
+
+
+def _nearest_existing(folder: Path) -> Path:
+    folder = folder.absolute()
+    # `Path.exists` raises for a folder inside one that may not be entered.
+    return next(place for place in (folder, *folder.parents) if os.path.exists(place))

@@ -6,6 +6,8 @@ import os
 import sys
 from pathlib import Path
 
+from rcmnet_jax.files import can_write
+
 CACHE_VARIABLE = "RCMNET_COMPILE_CACHE"
 HUGE_PAGES_VARIABLE = "RCMNET_HUGE_PAGES"
 # glibc reads its settings once, when a process starts.
@@ -30,17 +32,40 @@ KERNEL_SETTING = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 def configure_runtime() -> None:
     """Sets defaults of this process for jax; anything already in the environment wins.
 
-    The compiled steps are kept on disk, in ``$RCMNET_COMPILE_CACHE`` or
-    ``~/.cache/rcmnet_jax/xla`` (``off`` turns that off), so that the second start of a run does
-    not compile again. Call it before anything imports jax.
+    Compiled steps are kept in `compile_cache_dir`, so that the second start of a run does not
+    compile again. Where that cannot be written the cache is off, with one line on standard error.
+    Call this before anything imports jax.
     """
-    cache = os.environ.get(CACHE_VARIABLE) or "~/.cache/rcmnet_jax/xla"
-    if cache != "off":
-        directory = Path(cache).expanduser()
+    directory = compile_cache_dir()
+    if directory is not None and can_write(directory):
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(directory))
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
-    # TensorFlow is not used, but TFDS and others greet through its logger when it is installed.
+    elif os.environ.get(CACHE_VARIABLE) != "off":
+        os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
+        print(
+            f"compiled programs are not kept: {directory or 'the home folder'} cannot be written;"
+            f" set {CACHE_VARIABLE} to a folder, or to off",
+            file=sys.stderr,
+        )
+    # TFDS and others log through TensorFlow's logger when it is installed.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+def compile_cache_dir() -> Path | None:
+    """The folder of compiled programs, from the environment or in the home folder.
+
+    Returns:
+      ``$RCMNET_COMPILE_CACHE``, ``$JAX_COMPILATION_CACHE_DIR`` or ``~/.cache/rcmnet_jax/xla``, the
+      first that is set; None where it is ``off`` or there is no home folder.
+    """
+    cache = os.environ.get(CACHE_VARIABLE)
+    if cache == "off":
+        return None
+    chosen = cache or os.environ.get("JAX_COMPILATION_CACHE_DIR") or "~/.cache/rcmnet_jax/xla"
+    try:
+        return Path(chosen).expanduser()
+    except RuntimeError:
+        return None
 
 
 def collect_garbage_seldom() -> None:

@@ -1,5 +1,6 @@
 """Programs that start themselves anew with a heap of huge pages."""
 
+import os
 import subprocess
 import sys
 
@@ -98,3 +99,21 @@ def test_a_program_collects_garbage_seldom(tmp_path, program, arguments):
     command = [sys.executable, "-c", code, *arguments.split()]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
     assert done.stdout.splitlines()[-1] == str(runtime.COLLECTION_THRESHOLDS)
+
+
+@pytest.mark.parametrize("home", [None, "/proc"])
+def test_without_a_writable_home_the_compile_cache_is_off_and_one_line_says_so(home):
+    code = (
+        "import os\n"
+        "from rcmnet_jax.runtime import configure_runtime\n"
+        # A user without an entry in the system's table, as containers have.
+        "os.setuid(12345) if os.getuid() == 0 else None\n"
+        "configure_runtime(); print(os.environ.get('JAX_COMPILATION_CACHE_DIR'))"
+    )
+    environment = {k: v for k, v in os.environ.items() if "CACHE" not in k and k != "HOME"}
+    environment |= {} if home is None else {"HOME": home}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.strip() == "None"
+    (line,) = done.stderr.splitlines()
+    assert "set RCMNET_COMPILE_CACHE to a folder, or to off" in line

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import rcmnet_jax
+from rcmnet_jax.cli.arguments import user_path, user_path_text
 from rcmnet_jax.cli.exit_codes import OK
 from rcmnet_jax.errors import UserError
 from rcmnet_jax.files import require_folder
@@ -37,7 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--tasks", nargs="*", choices=TASKS, default=["forward", "train"])
     add("--dtype", choices=("float32", "bfloat16"), default="float32")
     add("--batches", nargs="+", type=int, default=[], help="try these; each side's best counts")
-    add("--torch-python", help="interpreter that has torch; by default this one")
+    add(
+        "--torch-python",
+        type=user_path_text,
+        help="interpreter that has torch; by default this one",
+    )
     add("--no-torch", action="store_true", help="measure our side alone")
     add("--no-compile", action="store_true", help="leave torch.compile out")
     add("--no-eager", action="store_true", help="leave PyTorch without torch.compile out")
@@ -50,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--gpu-paper-run", action="store_true", help="time the paper's 30 epochs instead")
     add("--tiny", action="store_true", help="with --gpu-paper-run: a minute on a CPU")
     add("--peak-tflops", type=float, help="of the device, for the utilisation")
-    add("--out", type=Path, default=Path("benchmark"), help="folder of the report")
+    add("--out", type=user_path, default=Path("benchmark"), help="folder of the report")
 
 
 def run(args: argparse.Namespace) -> int:

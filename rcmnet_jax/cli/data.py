@@ -1,8 +1,8 @@
 """Audit, build, split or draw a data set of cell images."""
 
 import argparse
-from pathlib import Path
 
+from rcmnet_jax.cli.arguments import user_path, user_path_text
 from rcmnet_jax.cli.exit_codes import OK, PARTIAL
 from rcmnet_jax.errors import UserError
 from rcmnet_jax.files import require_folder
@@ -26,11 +26,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the actions and their arguments."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     audit = actions.add_parser("audit", help="say what is wrong with a folder; change nothing")
-    audit.add_argument("source", help="folder of class folders, zip of one, or CSV manifest")
-    audit.add_argument("--json", type=Path, help="also write the whole audit here")
-    audit.add_argument("--csv", type=Path, help="also write a row per file here")
     audit.add_argument(
-        "--split", type=Path, help="split.csv of a run: which pictures are in two parts?"
+        "source", type=user_path_text, help="folder of class folders, zip of one, or CSV manifest"
+    )
+    audit.add_argument("--json", type=user_path, help="also write the whole audit here")
+    audit.add_argument("--csv", type=user_path, help="also write a row per file here")
+    audit.add_argument(
+        "--split", type=user_path, help="split.csv of a run: which pictures are in two parts?"
     )
     audit.add_argument(
         "--threshold", type=float, help="similarity of near-duplicates, 0.93 by default"
@@ -46,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     split = actions.add_parser("split", help="write who trains, validates and tests, as a CSV")
     _add_source(split)
-    split.add_argument("--out", type=Path, required=True, help="the CSV")
+    split.add_argument("--out", type=user_path, required=True, help="the CSV")
     split.add_argument("--protocol", choices=("strict", "paper"), default="strict")
     split.add_argument("--seed", type=int, default=0)
     split.add_argument("--test-fraction", type=float, default=0.2)
@@ -55,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     split.set_defaults(action_function=_split)
 
     synthetic = actions.add_parser("synthetic", help="draw synthetic cells into class folders")
-    synthetic.add_argument("directory", type=Path)
+    synthetic.add_argument("directory", type=user_path)
     synthetic.add_argument("--kind", choices=("pbc", "cart"), default="pbc")
     synthetic.add_argument("--per-class", type=int, default=60)
     synthetic.add_argument("--seed", type=int, default=0)
@@ -68,9 +70,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _add_source(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", help="folder of class folders, zip of one, or CSV manifest")
+    parser.add_argument(
+        "source", type=user_path_text, help="folder of class folders, zip of one, or CSV manifest"
+    )
     parser.add_argument("--name", choices=NAMES, default="cell_folder")
-    parser.add_argument("--data-dir", type=Path, help="where built data sets are kept")
+    parser.add_argument("--data-dir", type=user_path, help="where built data sets are kept")
 
 
 def _audit(args: argparse.Namespace) -> int:

@@ -5,6 +5,7 @@ import shlex
 import sys
 from pathlib import Path
 
+from rcmnet_jax.cli.arguments import user_path, user_path_text
 from rcmnet_jax.cli.exit_codes import OK
 from rcmnet_jax.errors import UserError
 from rcmnet_jax.files import require_folder
@@ -26,27 +27,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--model",
         "--workdir",
-        type=Path,
+        type=user_path,
         help="a run of train.py, a bundle, or a checkpoint folder of a run",
     )
     what.add_argument(
         "--compare",
         nargs=2,
         metavar=("A", "B"),
-        type=Path,
+        type=user_path,
         help="two runs, runs of several seeds, or predictions CSVs, of the same test images",
     )
     parser.add_argument(
-        "--data", help="other images to score, all of them: folder, zip or manifest"
+        "--data",
+        type=user_path_text,
+        help="other images to score, all of them: folder, zip or manifest",
     )
-    parser.add_argument("--source", help="where the run's own images are now, if they moved")
+    parser.add_argument(
+        "--source", type=user_path_text, help="where the run's own images are now, if they moved"
+    )
     parser.add_argument("--part", choices=("test", "val", "train"), default="test")
-    parser.add_argument("--out", type=Path, help="where to write; the run's own folder by default")
-    parser.add_argument("--data-dir", help="where built data sets are kept")
+    parser.add_argument(
+        "--out", type=user_path, help="where to write; the run's own folder by default"
+    )
+    parser.add_argument(
+        "--data-dir",
+        type=user_path_text,
+        help="where built data sets are kept",
+    )
     parser.add_argument("--batch-size", type=int, default=64)
     lab = parser.add_argument_group("another laboratory", "label-free adaptations, side by side")
-    lab.add_argument("--other-lab", "--external", help="its images: folder, zip or manifest")
-    lab.add_argument("--map", type=Path, help="CSV label,class: which of theirs is which of ours")
+    lab.add_argument(
+        "--other-lab", "--external", type=user_path_text, help="its images: folder, zip or manifest"
+    )
+    lab.add_argument(
+        "--map", type=user_path, help="CSV label,class: which of theirs is which of ours"
+    )
     lab.add_argument(
         "--adaptations",
         "--options",
@@ -65,11 +80,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     report.add_argument(
         "--review-budget", type=float, default=0.05, help="share of images people can look at"
     )
-    report.add_argument("--against", type=Path, help="a run to compare with, on the same images")
     report.add_argument(
-        "--seeds", nargs="+", type=Path, default=[], help="runs that differ in their seed only"
+        "--against", type=user_path, help="a run to compare with, on the same images"
     )
-    report.add_argument("--columns", type=Path, help="CSV: file and columns to make subgroups of")
+    report.add_argument(
+        "--seeds", nargs="+", type=user_path, default=[], help="runs that differ in their seed only"
+    )
+    report.add_argument(
+        "--columns", type=user_path, help="CSV: file and columns to make subgroups of"
+    )
     report.add_argument("--worst", type=int, default=12, help="errors to show with Grad-CAM")
 
 

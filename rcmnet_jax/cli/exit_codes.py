@@ -12,3 +12,5 @@ CRASHED = 70
 INTERRUPTED = 75
 # Stopped by Ctrl-C, as shells count it: 128 + SIGINT.
 STOPPED = 130
+# The reader of standard output went away (`rcmnet ... | head`): 128 + SIGPIPE.
+CLOSED_PIPE = 141

@@ -1,8 +1,8 @@
 """Show where one or several trained networks looked, and score the maps."""
 
 import argparse
-from pathlib import Path
 
+from rcmnet_jax.cli.arguments import user_path, user_path_text
 from rcmnet_jax.cli.exit_codes import OK, PARTIAL
 from rcmnet_jax.errors import UserError
 from rcmnet_jax.files import require_folder
@@ -27,18 +27,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         *("--model", "--workdir"),
         dest="models",
         nargs="+",
-        type=Path,
+        type=user_path,
         required=True,
         metavar="MODEL",
         help="runs of train.py, bundles or checkpoints, shown side by side",
     )
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--images", nargs="+", default=[], help="image files, or folders of them")
+    what.add_argument(
+        "--images",
+        nargs="+",
+        type=user_path_text,
+        default=[],
+        help="image files, or folders of them",
+    )
     what.add_argument(
         "--part", choices=("test", "val", "train"), help="a part of the first run's own split"
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder to write to")
-    parser.add_argument("--limit", type=int, default=200, help="images at most, 0 for all (200)")
+    parser.add_argument(
+        "--out",
+        type=user_path,
+        required=True,
+        help="folder to write to",
+    )
+    parser.add_argument(
+        "--limit",
+        type=int,
+        default=200,
+        help="images at most, 0 for all (200)",
+    )
     maps = parser.add_argument_group("the maps")
     maps.add_argument("--method", default="grad_cam", help="grad_cam, grad_cam_pp, hires_cam, ...")
     maps.add_argument(
@@ -55,13 +71,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--untrained", action="store_true", help="add the first network with untrained weights"
     )
     scores = parser.add_argument_group("scores")
-    scores.add_argument("--boxes", type=Path, help="CSV of boxes around the cells")
+    scores.add_argument("--boxes", type=user_path, help="CSV of boxes around the cells")
     scores.add_argument(
         "--checks", action="store_true", help="randomise parameters; delete and insert pixels"
     )
     scores.add_argument("--scores-only", action="store_true", help="write scores.json alone")
-    parser.add_argument("--source", help="where the run's own images are now, if they moved")
-    parser.add_argument("--data-dir", help="where built data sets are kept")
+    parser.add_argument(
+        "--source", type=user_path_text, help="where the run's own images are now, if they moved"
+    )
+    parser.add_argument(
+        "--data-dir",
+        type=user_path_text,
+        help="where built data sets are kept",
+    )
     parser.add_argument("--batch-size", type=int, default=32)
 
 

@@ -8,6 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from rcmnet_jax.cli.arguments import user_path, user_path_text
 from rcmnet_jax.cli.exit_codes import OK
 from rcmnet_jax.errors import ConfigError, DataError, UserError
 from rcmnet_jax.files import require_folder
@@ -31,13 +32,15 @@ FORMATS = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments."""
-    parser.add_argument("--workdir", type=Path, required=True, help="a run, or a bundle")
-    parser.add_argument("--out", type=Path, required=True, help="the file to write")
+    parser.add_argument("--workdir", type=user_path, required=True, help="a run, or a bundle")
+    parser.add_argument("--out", type=user_path, required=True, help="the file to write")
     parser.add_argument(
         "--format", choices=FORMATS, help="by the ending of --out; bundle where it has none"
     )
-    parser.add_argument("--source", help="where the run's own images are now, if they moved")
-    parser.add_argument("--data-dir", help="where built data sets are kept")
+    parser.add_argument(
+        "--source", type=user_path_text, help="where the run's own images are now, if they moved"
+    )
+    parser.add_argument("--data-dir", type=user_path_text, help="where built data sets are kept")
     parser.add_argument(
         "--no-data", action="store_true", help="do not look for the run's images: no calibration"
     )

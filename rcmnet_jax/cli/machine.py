@@ -12,7 +12,9 @@ from typing import Any
 
 import rcmnet_jax
 from rcmnet_jax.data.storage import DATA_DIR_VARIABLE, resolve_data_dir
-from rcmnet_jax.runtime import CACHE_VARIABLE, machine_memory
+from rcmnet_jax.errors import UserError
+from rcmnet_jax.files import can_write
+from rcmnet_jax.runtime import CACHE_VARIABLE, compile_cache_dir, machine_memory
 
 # Package -> what is missing without it.
 REQUIRED = {
@@ -44,6 +46,7 @@ def examine() -> dict[str, Any]:
     versions = {name: _version(name) for name in (*REQUIRED, *OPTIONAL)}
     nvidia = _nvidia_smi()
     jax_facts = _jax_facts()
+    folders = _folders()
     return {
         "rcmnet_jax": rcmnet_jax.__version__,
         "python": platform.python_version(),
@@ -55,9 +58,9 @@ def examine() -> dict[str, Any]:
         "cuda": _why_cuda(jax_facts, nvidia, versions),
         "memory": machine_memory(),
         "cores": _cores(),
-        "folders": _folders(),
-        "convolution": _convolution(),
-        "advice": _advice(jax_facts, nvidia, versions),
+        "folders": folders,
+        "convolution": _convolution(jax_facts),
+        "advice": _advice(jax_facts, nvidia, versions, folders),
     }
 
 
@@ -85,6 +88,8 @@ def table(findings: dict[str, Any]) -> str:
             f"convolution  right (to {check['worst']:.0e}), {check['gflops']:.0f} GFLOP/s on"
             f" {check['backend']}"
         )
+    elif "error" in facts:
+        lines.append("convolution  not tried: jax does not start")
     else:
         lines.append(f"convolution  WRONG: {check['error']}")
     lines += [f"advice       {line}" for line in findings["advice"] or ["none, all is well"]]
@@ -157,7 +162,9 @@ def _why_cuda(jax_facts: dict, nvidia: dict, versions: dict[str, str | None]) ->
     return "there are a card and a plugin, and jax does not use them: see its warning above"
 
 
-def _advice(jax_facts: dict, nvidia: dict, versions: dict[str, str | None]) -> list[str]:
+def _advice(
+    jax_facts: dict, nvidia: dict, versions: dict[str, str | None], folders: dict[str, dict]
+) -> list[str]:
     advice = []
     missing = [name for name in REQUIRED if versions[name] is None]
     if missing:
@@ -165,7 +172,13 @@ def _advice(jax_facts: dict, nvidia: dict, versions: dict[str, str | None]) -> l
     if nvidia["cards"] and jax_facts.get("backend") != "gpu":
         major = _cuda_for(nvidia["driver"])
         advice.append(f"for the GPU: pip install -c constraints.txt 'rcmnet-jax[cuda{major}]'")
-    for folder in _folders().values():
+    if "error" in jax_facts:
+        advice.append(
+            "unset JAX_PLATFORMS, or set it to cpu: jax has no such device here"
+            if os.environ.get("JAX_PLATFORMS")
+            else "install jax again: pip install -c constraints.txt rcmnet-jax"
+        )
+    for folder in folders.values():
         if not folder["writable"]:
             advice.append(
                 f"{folder['path']} is not writable: set {folder['variable']} to another folder"
@@ -186,30 +199,38 @@ def _cores() -> int:
 
 
 def _folders() -> dict[str, dict[str, Any]]:
-    """The folders that this library writes to unasked."""
-    cache = os.environ.get("JAX_COMPILATION_CACHE_DIR") or "~/.cache/rcmnet_jax/xla"
+    """The folders that this library writes to without being asked."""
     places = {
-        "compiled": (Path(cache).expanduser(), CACHE_VARIABLE),
-        "data": (resolve_data_dir(), DATA_DIR_VARIABLE),
+        "compiled": (compile_cache_dir, CACHE_VARIABLE),
+        "data": (resolve_data_dir, DATA_DIR_VARIABLE),
     }
-    return {
-        name: {"path": str(path), "variable": variable, **_disk(path)}
-        for name, (path, variable) in places.items()
-    }
+    found = {}
+    for name, (folder, variable) in places.items():
+        try:
+            path = folder()
+        except (RuntimeError, UserError):
+            path = None
+        if path is None and os.environ.get(variable) == "off":
+            continue
+        facts = {"writable": False, "used": 0, "free": 0} if path is None else _disk(path)
+        found[name] = {"path": str(path or "the home folder"), "variable": variable, **facts}
+    return found
 
 
 def _disk(path: Path) -> dict[str, Any]:
-    existing = next(p for p in (path, *path.parents) if p.exists())
     try:
+        existing = next(p for p in (path, *path.parents) if p.exists())
         used = sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
         free = shutil.disk_usage(existing).free
     except OSError:
         used, free = 0, 0
-    return {"writable": os.access(existing, os.W_OK), "used": used, "free": free}
+    return {"writable": can_write(path), "used": used, "free": free}
 
 
-def _convolution() -> dict[str, Any]:
-    """A 3x3 convolution against numpy, and how fast it goes."""
+def _convolution(jax_facts: dict[str, Any]) -> dict[str, Any]:
+    """A 3x3 convolution against numpy, and its speed."""
+    if "error" in jax_facts:
+        return {"ok": False, "error": jax_facts["error"]}
     try:
         import jax
         import numpy as np

@@ -7,9 +7,8 @@ import sys
 from collections.abc import Sequence
 
 import rcmnet_jax
-from rcmnet_jax.cli.exit_codes import STOPPED, USER_ERROR
+from rcmnet_jax.cli.ending import exit_status
 from rcmnet_jax.cli.logs import configure_logging
-from rcmnet_jax.errors import UserError
 from rcmnet_jax.runtime import collect_garbage_seldom, configure_runtime, use_huge_pages
 
 # Subcommand -> (module of rcmnet_jax.cli, what it does). A module has add_arguments(parser),
@@ -35,33 +34,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
       The exit status, see `rcmnet_jax.cli.exit_codes`.
     """
+    return exit_status(lambda: _main(argv))
+
+
+def _main(argv: Sequence[str] | None) -> int:
+    words = sys.argv[1:] if argv is None else list(argv)
+    if words[:1] == ["train"]:
+        from rcmnet_jax.cli.train import main as train_main
+
+        return train_main(None if argv is None else words[1:])
     # Class names and files in any script, also where the terminal's encoding lacks the letters.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    args = _parser().parse_args(argv)
+    args = _parser().parse_args(words)
     if argv is None:
         use_huge_pages()
         collect_garbage_seldom()
     configure_logging()
     configure_runtime()
-    try:
-        return args.run(args)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USER_ERROR
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return STOPPED
+    return args.run(args)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="rcmnet",
-        description="RCMNet for blood-cell images, in JAX. Training is: python train.py --help",
+        description="RCMNet for blood-cell images, in JAX.",
     )
     parser.add_argument("--version", action="version", version=rcmnet_jax.__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    # Has flags of its own: see `rcmnet_jax.cli.train`.
+    commands.add_parser("train", help="train a network, or go on with a run", add_help=False)
     for name, (module_name, summary) in COMMANDS.items():
         module = importlib.import_module(f"rcmnet_jax.cli.{module_name}")
         subparser = commands.add_parser(

@@ -7,8 +7,8 @@ could not be read; these make the exit status 1. Stopped and started again it go
 
 import argparse
 import sys
-from pathlib import Path
 
+from rcmnet_jax.cli.arguments import user_path
 from rcmnet_jax.cli.exit_codes import OK, PARTIAL
 from rcmnet_jax.errors import UserError
 
@@ -28,9 +28,11 @@ SHOWN = 10
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments."""
-    parser.add_argument("--model", type=Path, required=True, help="a bundle, or a run's workdir")
-    parser.add_argument("--images", type=Path, required=True, help="a folder, or one image")
-    parser.add_argument("--out", type=Path, required=True, help="the CSV file to write")
+    parser.add_argument(
+        "--model", type=user_path, required=True, help="a bundle, or a run's workdir"
+    )
+    parser.add_argument("--images", type=user_path, required=True, help="a folder, or one image")
+    parser.add_argument("--out", type=user_path, required=True, help="the CSV file to write")
     parser.add_argument("--top-k", type=int, default=3, help="classes to name, best first")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--workers", type=int, help="decoding threads; one for each core")

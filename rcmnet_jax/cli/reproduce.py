@@ -1,8 +1,8 @@
 """Reproduce every table and figure of the paper from images, beside the published numbers."""
 
 import argparse
-from pathlib import Path
 
+from rcmnet_jax.cli.arguments import user_path, user_path_text
 from rcmnet_jax.cli.exit_codes import INTERRUPTED, OK, PARTIAL
 from rcmnet_jax.errors import UserError
 from rcmnet_jax.files import require_folder
@@ -22,11 +22,15 @@ some runs failed. Runs left by --hours are no failure.
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments."""
-    parser.add_argument("--pbc", help="the eight-class PBC images: folder, zip or manifest")
     parser.add_argument(
-        "--cart", help="the two-class images; without them Tables 6 and 7 are left out"
+        "--pbc", type=user_path_text, help="the eight-class PBC images: folder, zip or manifest"
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder for runs and report")
+    parser.add_argument(
+        "--cart",
+        type=user_path_text,
+        help="the two-class images; without them Tables 6 and 7 are left out",
+    )
+    parser.add_argument("--out", type=user_path, required=True, help="folder for runs and report")
     parser.add_argument("--seeds", type=int, default=1, help="runs of each network (default 1)")
     parser.add_argument("--size", default="native", help="pixels a side, or native (default)")
     parser.add_argument("--models", default="all", help="all, or names with commas between")
@@ -54,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="show the state of every run in --out, also while they run, and do nothing else",
     )
-    parser.add_argument("--data-dir", help="where built data sets are kept")
+    parser.add_argument("--data-dir", type=user_path_text, help="where built data sets are kept")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,5 +1,6 @@
 """The command behind ``train.py``: a config file, a workdir, and one-line errors."""
 
+import argparse
 import contextlib
 import logging
 import re
@@ -8,15 +9,18 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from rcmnet_jax.cli.arguments import user_path
+from rcmnet_jax.cli.ending import exit_status
 from rcmnet_jax.cli.exit_codes import CRASHED, INTERRUPTED, OK, STOPPED, USER_ERROR
 from rcmnet_jax.cli.logs import configure_logging
 from rcmnet_jax.cli.signals import sigterm_ends
 from rcmnet_jax.errors import UserError
-from rcmnet_jax.hosts.join import FLAGS, Hosts, join_hosts
+from rcmnet_jax.hosts.join import FLAGS, Hosts, join_hosts, lost_message
 from rcmnet_jax.runtime import collect_garbage_seldom, configure_runtime, use_huge_pages
 
 USAGE = """\
 usage: python train.py --config FILE[:ARGUMENTS] --workdir DIR [--config.KEY=VALUE ...]
+       rcmnet train --config ...    (the same)
 
 Train a network, or go on with a run that was stopped: same command, same folder.
 
@@ -45,52 +49,53 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
       The exit status.
     """
+    return exit_status(lambda: _main(argv))
+
+
+def _main(argv: list[str] | None) -> int:
     if argv is None:
         use_huge_pages()
         collect_garbage_seldom()
         argv = sys.argv[1:]
+        # Of `rcmnet train`.
+        argv = argv[1:] if argv[:1] == ["train"] else argv
     if {"-h", "--help", "-help"} & set(argv) or not argv:
         print(USAGE)
         return OK if argv else USER_ERROR
     configure_logging()
     configure_runtime()
-    try:
-        with sigterm_ends():
-            config, workdir, address = _parse(argv)
-        # Outside: in a run of several processes JAX installs a handler here, which must stay.
-        hosts = join_hosts(address)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USER_ERROR
+    with sigterm_ends():
+        config, workdir, address = _parse(argv)
+    # Outside: in a run of several processes JAX installs a handler here, which must stay.
+    hosts = join_hosts(address)
     if not hosts.first:
         logging.getLogger("rcmnet_jax").setLevel(logging.WARNING)
-    status = _status(hosts, config, workdir)
-    hosts.leave(status)
-    return status
+    return _run(hosts, config, workdir)
 
 
-def _status(hosts: Hosts, config, workdir: Path) -> int:
-    """Trains, tells how it ended, and gives the exit status."""
+def _run(hosts: Hosts, config, workdir: Path) -> int:
+    """Trains, reports how that ended, and returns the exit status."""
     try:
         # The training loop has a handler of its own, which saves.
         with sigterm_ends() if hosts.count == 1 else contextlib.nullcontext():
             return _train(config, workdir, tell=hosts.first)
-    except UserError as error:
-        hosts.settle()
-        print(f"error: {error}", file=sys.stderr)
-        return USER_ERROR
     except KeyboardInterrupt:
-        print(
-            "stopped; the same command goes on from the last checkpoint that is saved",
-            file=sys.stderr,
-        )
-        return STOPPED
-    except BaseException:
-        hosts.settle()
-        if hosts.count == 1:
+        print("stopped; the same command goes on from the last saved checkpoint", file=sys.stderr)
+        status = STOPPED
+    except BaseException as error:
+        if hosts.lost_another(error):
+            print(f"error: {lost_message(hosts.count)}", file=sys.stderr)
+            status = INTERRUPTED
+        elif hosts.count == 1:
             raise
-        traceback.print_exc()
-        return CRASHED
+        elif isinstance(error, UserError):
+            print(f"error: {error}", file=sys.stderr)
+            status = USER_ERROR
+        else:
+            traceback.print_exc()
+            status = CRASHED
+    hosts.end_after_error(status)
+    return status
 
 
 def _train(config, workdir: Path, *, tell: bool) -> int:
@@ -144,7 +149,7 @@ def _parse(argv: list[str]):
     """The config with its overrides, the workdir, and where the other processes are."""
     from absl import flags
 
-    _require_config_file(argv)
+    argv = _find_config_file(argv)
     words = ["train.py", *argv]
     values = _config_flag(words)
     flags.DEFINE_string("workdir", None, "where the run is kept", flag_values=values)
@@ -158,7 +163,25 @@ def _parse(argv: list[str]):
         raise UserError(f"argument {rest[1]!r} is not understood: see python train.py --help")
     if not values.workdir:
         raise UserError("--workdir is missing: name the folder for the run, e.g. checkpoints/mine")
-    return values.config, Path(values.workdir), {flag: values[flag].value for flag in FLAGS}
+    address = {flag: values[flag].value for flag in FLAGS}
+    return _with_home(values.config), _path(values.workdir), address
+
+
+def _path(text: str) -> Path:
+    try:
+        return user_path(text)
+    except argparse.ArgumentTypeError as error:
+        raise UserError(str(error)) from error
+
+
+def _with_home(config):
+    """The config with ``~`` expanded wherever a value begins with it; only paths do."""
+    from rcmnet_jax.workdir.config_file import flatten_config
+
+    for key, value in flatten_config(config).items():
+        if isinstance(value, str) and value.startswith("~"):
+            config.update_from_flattened_dict({key: str(_path(value))})
+    return config
 
 
 def _config_flag(words: list[str]):
@@ -171,19 +194,31 @@ def _config_flag(words: list[str]):
     return values
 
 
-def _require_config_file(argv: list[str]) -> None:
+def _find_config_file(argv: list[str]) -> list[str]:
+    """The arguments with the config file's path expanded; its checkout becomes importable."""
     for position, word in enumerate(argv):
         name, has_value, value = word.lstrip("-").partition("=")
         if name != "config" or not word.startswith("-"):
             continue
         if not has_value:
             value = argv[position + 1] if position + 1 < len(argv) else ""
-        file = value.partition(":")[0]
-        if not Path(file).is_file():
-            known = ", ".join(str(p) for p in sorted(Path("configs").glob("[!_]*.py")))
-            raise UserError(f"config file {file!r} does not exist: choose from {known or 'yours'}")
-        return
+        file, *arguments = value.split(":", 1)
+        path = _path(file)
+        if not path.is_file():
+            raise UserError(f"config file {file!r} does not exist: {_where_configs_are()}")
+        checkout = path.resolve().parent.parent
+        if (checkout / "configs" / "base.py").is_file() and str(checkout) not in sys.path:
+            sys.path.insert(0, str(checkout))
+        found = f"--config={':'.join([str(path), *arguments])}"
+        return [*argv[:position], found, *argv[position + (1 if has_value else 2) :]]
     raise UserError("--config is missing: e.g. --config configs/synthetic.py")
+
+
+def _where_configs_are() -> str:
+    known = ", ".join(str(p) for p in sorted(Path("configs").glob("[!_]*.py")))
+    if known:
+        return f"choose from {known}"
+    return "there is no configs/ here; run this in a checkout of rcmnet-jax, or give the whole path"
 
 
 def _unknown_key(argv: list[str]) -> str | None:

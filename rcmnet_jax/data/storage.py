@@ -24,7 +24,13 @@ def resolve_data_dir(data_dir: str | os.PathLike[str] | None = None) -> Path:
     """
     if data_dir is None:
         data_dir = os.environ.get(DATA_DIR_VARIABLE) or "~/.cache/rcmnet_jax/data"
-    return Path(data_dir).expanduser().absolute()
+    try:
+        return Path(data_dir).expanduser().absolute()
+    except RuntimeError as error:
+        raise DataError(
+            f"{data_dir}: there is no home folder here; set {DATA_DIR_VARIABLE} to a folder for"
+            " prepared data"
+        ) from error
 
 
 def make_directory(directory: Path) -> None:

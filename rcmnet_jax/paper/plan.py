@@ -12,7 +12,7 @@ import ml_collections
 from rcmnet_jax.errors import ConfigError, UserError
 from rcmnet_jax.evaluation.results import write_json
 from rcmnet_jax.paper.published import NETWORKS, STAGES
-from rcmnet_jax.workdir.workdir import require_same_config
+from rcmnet_jax.workdir.config_file import require_same_config
 
 PROTOCOLS = ("strict", "paper")
 PLAN_FILE = "plan.json"

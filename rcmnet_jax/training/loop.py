@@ -30,13 +30,9 @@ from rcmnet_jax.training.saving import Progress, Saver
 from rcmnet_jax.training.state import TrainState
 from rcmnet_jax.training.steps import StepConfig, compile_step
 from rcmnet_jax.training.validation import Scorer, is_better
-from rcmnet_jax.workdir.workdir import (
-    locked_workdir,
-    require_same_config,
-    require_same_processes,
-    write_config,
-    write_errors_told,
-)
+from rcmnet_jax.workdir.config_file import require_same_config, require_same_processes, write_config
+from rcmnet_jax.workdir.disk_errors import disk_errors_as_user_errors
+from rcmnet_jax.workdir.lock import locked_workdir
 
 # On the features of a frozen backbone an epoch takes less time than its checkpoint.
 SECONDS_BETWEEN_SAVES = 20.0
@@ -65,7 +61,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, A
     workdir = Path(workdir).absolute()
     with (
         locked_workdir(workdir),
-        write_errors_told(workdir),
+        disk_errors_as_user_errors(workdir),
         contextlib.ExitStack() as resources,
     ):
         require_same_config(config, workdir)

@@ -20,12 +20,9 @@ from rcmnet_jax.evaluation.predictions import Predictions, read_predictions
 from rcmnet_jax.evaluation.results import write_evaluation, write_json
 from rcmnet_jax.training.inputs import count_folds
 from rcmnet_jax.training.loop import train
-from rcmnet_jax.workdir.workdir import (
-    locked_workdir,
-    require_same_config,
-    write_config,
-    write_errors_told,
-)
+from rcmnet_jax.workdir.config_file import require_same_config, write_config
+from rcmnet_jax.workdir.disk_errors import disk_errors_as_user_errors
+from rcmnet_jax.workdir.lock import locked_workdir
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +52,7 @@ def run_repeats(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[
     workdir = Path(workdir).absolute()
     if config.train.repeats < 1:
         raise ConfigError("train.repeats must be at least 1: see configs/base.py")
-    with locked_workdir(workdir), write_errors_told(workdir):
+    with locked_workdir(workdir), disk_errors_as_user_errors(workdir):
         require_same_config(config, workdir)
         folds = count_folds(config)
         if jax.process_index() == 0:

@@ -17,7 +17,7 @@ from rcmnet_jax.inference.predictor import Predictor, softmax
 from rcmnet_jax.training.experiment import Experiment
 from rcmnet_jax.training.state import TrainState
 from rcmnet_jax.types import Variables
-from rcmnet_jax.workdir.workdir import log_test_access
+from rcmnet_jax.workdir.access_log import log_test_access
 
 # Metrics that can choose the best epoch, and whether more is better.
 METRICS = {

@@ -1,0 +1,1 @@
+"""The folder of one run: its lock, its config and its record of test access."""

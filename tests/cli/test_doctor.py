@@ -1,6 +1,9 @@
 """``rcmnet doctor``: what it finds here, and what it would say elsewhere."""
 
 import json
+import os
+import subprocess
+import sys
 
 import jax
 import pytest
@@ -79,3 +82,21 @@ def test_a_wrong_convolution_is_told(monkeypatch, capsys):
     monkeypatch.setattr(conv, "conv2d", lambda x, k, **options: 1.1 * right(x, k, **options))
     assert main(["doctor"]) == 2
     assert "off by" in capsys.readouterr().out
+
+
+def test_a_platform_that_is_not_here_is_no_wrong_convolution():
+    code = "from rcmnet_jax.cli.main import main; print('status', main(['doctor']))"
+    environment = {**os.environ, "JAX_PLATFORMS": "cuda", "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "status 2"
+    assert "convolution  not tried: jax does not start" in done.stdout
+    assert "unset JAX_PLATFORMS" in done.stdout
+    assert "all is well" not in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_a_folder_is_tried_by_writing(monkeypatch, capsys):
+    monkeypatch.setenv("RCMNET_DATA_DIR", "/proc/self")
+    main(["doctor"])
+    assert "/proc/self: NOT writable" in capsys.readouterr().out

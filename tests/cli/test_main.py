@@ -78,6 +78,13 @@ def test_a_place_that_cannot_be_written_is_told_before_anything_is_done(
     assert file.read_text() == "mine"
 
 
+def test_rcmnet_train_is_train_py(capsys):
+    assert main(["train", "--help"]) == 0
+    assert "rcmnet train --config" in capsys.readouterr().out
+    assert main(["train", "--config=no.py", "--workdir=run"]) == 2
+    assert "error: config file 'no.py' does not exist" in capsys.readouterr().err
+
+
 def test_python_dash_m_is_the_same_command():
     command = [sys.executable, "-m", "rcmnet_jax", "--version"]
     done = subprocess.run(command, capture_output=True, text=True)

@@ -10,7 +10,7 @@ import pytest
 from configs.base import base_config, parse_arg
 from rcmnet_jax.errors import ConfigError
 from rcmnet_jax.models import MODELS, create_model
-from rcmnet_jax.workdir.workdir import FREE_KEYS, flatten_config
+from rcmnet_jax.workdir.config_file import FREE_KEYS, flatten_config
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted(

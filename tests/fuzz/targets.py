@@ -24,7 +24,7 @@ from rcmnet_jax.errors import BadImageError
 from rcmnet_jax.evaluation.predictions import read_predictions
 from rcmnet_jax.training.config_checks import check_values
 from rcmnet_jax.training.log import read_rows
-from rcmnet_jax.workdir.workdir import require_same_config
+from rcmnet_jax.workdir.config_file import require_same_config
 from tests.fuzz import inputs
 
 CLASSES = ("a", "b")

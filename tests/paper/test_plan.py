@@ -9,7 +9,7 @@ from rcmnet_jax.errors import ConfigError, UserError
 from rcmnet_jax.paper.estimate import OVERHEAD_SECONDS, estimate_seconds, format_duration
 from rcmnet_jax.paper.plan import ReproductionSettings, find_configs, make_plan
 from rcmnet_jax.paper.published import TOP1
-from rcmnet_jax.workdir.workdir import write_config
+from rcmnet_jax.workdir.config_file import write_config
 
 
 @pytest.fixture

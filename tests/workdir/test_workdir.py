@@ -8,13 +8,9 @@ import pytest
 
 from configs import synthetic
 from rcmnet_jax.errors import ConfigError, UserError
-from rcmnet_jax.workdir.workdir import (
-    flatten_config,
-    locked_workdir,
-    require_same_config,
-    write_config,
-    write_errors_told,
-)
+from rcmnet_jax.workdir.config_file import flatten_config, require_same_config, write_config
+from rcmnet_jax.workdir.disk_errors import disk_errors_as_user_errors
+from rcmnet_jax.workdir.lock import locked_workdir
 
 
 def test_a_second_run_in_the_folder_is_refused_and_told_who_has_it(tmp_path):
@@ -93,12 +89,12 @@ def test_a_damaged_config_file_is_a_user_error(tmp_path):
     ("code", "remedy"), [(errno.ENOSPC, "free some space"), (errno.EROFS, "make it writable")]
 )
 def test_a_disk_that_takes_nothing_is_a_user_error(tmp_path, code, remedy):
-    with pytest.raises(UserError, match=remedy), write_errors_told(tmp_path):
+    with pytest.raises(UserError, match=remedy), disk_errors_as_user_errors(tmp_path):
         raise OSError(code, os.strerror(code), str(tmp_path / "metrics.jsonl"))
 
 
 def test_other_system_errors_are_left_alone(tmp_path):
-    with pytest.raises(FileNotFoundError), write_errors_told(tmp_path):
+    with pytest.raises(FileNotFoundError), disk_errors_as_user_errors(tmp_path):
         (tmp_path / "missing").read_text()
 
 

@@ -1,13 +1,8 @@
-"""The folder of one run: its lock, its config, and whether it may go on."""
+"""The config of a run as ``config.json``, and whether a run may go on with another one."""
 
-import contextlib
-import datetime
-import errno
-import fcntl
 import hashlib
 import json
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +14,8 @@ from jax.experimental import multihost_utils
 from rcmnet_jax.errors import ConfigError, UserError
 
 CONFIG_FILE = "config.json"
-TEST_ACCESS_FILE = "test_access.jsonl"
-# Keys that change neither the batches nor, beyond rounding, the arithmetic of a run, so they may
-# differ on resume.
+# Keys that affect neither the batches nor, beyond rounding, the arithmetic: they may differ on
+# resume.
 FREE_KEYS = (
     "data.source",
     "data.data_dir",
@@ -33,9 +27,7 @@ FREE_KEYS = (
     "checkpoint.",
     "log.",
 )
-
-
-# Keys that older runs lack, with what they did.
+# Keys that older runs lack, with the value they ran with.
 ADDED_KEYS: dict[str, Any] = {
     "data.split.folds": 0,
     "data.split.leave_out": "",
@@ -47,62 +39,6 @@ ADDED_KEYS: dict[str, Any] = {
     "train.frozen_features": "auto",
     "train.repeats": 1,
 }
-
-
-@contextlib.contextmanager
-def locked_workdir(workdir: Path) -> Iterator[None]:
-    """Creates the folder and keeps other runs out of it.
-
-    The lock is the kernel's, so it is gone with the process however that ends. Of several
-    processes of one run the first holds it.
-
-    Raises:
-      UserError: the folder cannot be written, or another process trains in it.
-    """
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        file = (workdir / ".lock").open("a+")
-    except OSError as error:
-        raise UserError(
-            f"cannot write to {workdir} ({error.strerror}): choose another --workdir"
-        ) from error
-    with file:
-        if jax.process_index():
-            yield
-            return
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            owner = file.read().strip() or "unknown"
-            raise UserError(
-                f"{workdir} is in use by another run (process {owner}):"
-                " wait for it, or choose another --workdir"
-            ) from error
-        except OSError as error:
-            raise UserError(
-                f"cannot lock {workdir} ({error.strerror}): choose a --workdir on a local disk"
-            ) from error
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
-
-
-@contextlib.contextmanager
-def write_errors_told(workdir: Path) -> Iterator[None]:
-    """Turns a full or read-only disk under the logs and figures of a run into a `UserError`."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            remedy = "free some space and run the same command to go on"
-        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            remedy = "make it writable, or choose another --workdir"
-        else:
-            raise
-        where = error.filename or workdir
-        raise UserError(f"cannot write {where} ({error.strerror}): {remedy}") from error
 
 
 def flatten_config(config: ml_collections.ConfigDict) -> dict[str, Any]:
@@ -149,14 +85,14 @@ def require_same_processes(config: ml_collections.ConfigDict) -> None:
 
 
 def with_added_keys(saved: Mapping[str, Any]) -> ml_collections.ConfigDict:
-    """The config of a run, as its checkpoint or folder has it, with the keys of today."""
+    """The config of a run, as its checkpoint or folder has it, with the keys added since."""
     config = ml_collections.ConfigDict(saved)
     for key, value in ADDED_KEYS.items():
         *groups, name = key.split(".")
         place: Any = config
         for group in groups:
             place = place.get(group) if isinstance(place, ml_collections.ConfigDict) else None
-        # A file that lacks a whole group is damaged, and is told as another config.
+        # A file that lacks a whole group is damaged; the comparison reports it as another config.
         if isinstance(place, ml_collections.ConfigDict) and name not in place:
             place[name] = value
     return config
@@ -198,15 +134,3 @@ def _require_same(
             f"{'; ...' if len(differing) > 3 else ''}):"
             " use the same command to resume it, or another --workdir"
         )
-
-
-def log_test_access(workdir: Path, step: int, why: str) -> None:
-    """Notes in ``test_access.jsonl`` that the test part was looked at, when and with what weights.
-
-    A test part says something about new images as long as nothing was chosen by it; this file is
-    what a reader has to believe that.
-    """
-    workdir.mkdir(parents=True, exist_ok=True)
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    with (workdir / TEST_ACCESS_FILE).open("a") as file:
-        file.write(json.dumps({"time": now, "step": step, "why": why}) + "\n")

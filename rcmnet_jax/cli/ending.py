@@ -1,0 +1,87 @@
+"""How every command ends: one line and a status for what users can mend, whatever is closed."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable
+
+from rcmnet_jax.cli.exit_codes import CLOSED_PIPE, STOPPED, USER_ERROR
+from rcmnet_jax.errors import UserError
+
+
+def exit_status(command: Callable[[], int]) -> int:
+    """Runs a command and turns the ways it can end into an exit status."""
+    open_standard_streams()
+    try:
+        try:
+            return command()
+        finally:
+            sys.stdout.flush()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return STOPPED
+    except BrokenPipeError:
+        _discard_output()
+        return CLOSED_PIPE
+    except (RuntimeError, AssertionError):
+        if _jax_has_devices():
+            raise
+        print(f"error: {_no_devices()}", file=sys.stderr)
+        return USER_ERROR
+
+
+def _jax_has_devices() -> bool:
+    """Whether jax starts; True where it was never imported."""
+    if "jax" not in sys.modules:
+        return True
+    import jax
+
+    try:
+        jax.devices()
+    # What jax raises for a platform that is not there, by whether its plugin is installed.
+    except (RuntimeError, AssertionError):
+        return False
+    return True
+
+
+def _no_devices() -> str:
+    platforms = os.environ.get("JAX_PLATFORMS", "")
+    if not platforms:
+        return "jax finds no device here: rcmnet doctor says what is missing"
+    return (
+        f"JAX_PLATFORMS={platforms} asks for a device that jax does not find here: unset it, or"
+        " set it to cpu; rcmnet doctor says what is missing"
+    )
+
+
+def open_standard_streams() -> None:
+    """Opens the standard streams that are closed, on the null device.
+
+    Otherwise the next file that is opened would take the number of standard error, and receive
+    whatever a C++ library logs.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r" if number == 0 else "w"))  # noqa: SIM115
+
+
+def _discard_output() -> None:
+    """Lets Python flush its buffers at exit without meeting the closed pipe again."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            with contextlib.suppress(OSError, ValueError):
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, stream.fileno())
+                os.close(null)
