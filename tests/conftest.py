@@ -1,26 +1,27 @@
 """Settings of all tests, made before anything imports jax, and the small folder that runs train on.
 
-Two CPU devices, so that every run is a data-parallel one; no silent rank promotion; a compile
-cache that outlives the session (delete the folder when in doubt); prepared data in a folder of the
-session.
+One CPU device, as most users have; a test marked `two_devices` runs in a process that has two. A
+third of the optimiser's effort, since most tests compile more than they compute:
+tests/test_as_users_run.py has all of it. Silent rank promotion is an error. The compile cache
+outlives the session (delete the folder when in doubt); prepared data lie in the session's folder.
 """
 
 import contextlib
 import os
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "1")
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
 os.environ.setdefault("RCMNET_COMPILE_CACHE", str(Path(tempfile.gettempdir(), "rcmnet_test_xla")))
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.environ["RCMNET_COMPILE_CACHE"])
 # Tiny networks compile in less than the half second that the library would not store.
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-# A third of the compile time; the tests compute little.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
 os.environ.setdefault("MPLBACKEND", "agg")
 
@@ -28,6 +29,26 @@ import numpy as np
 from PIL import Image
 
 COLOURS = {"blue": (90, 110, 190), "pink": (200, 120, 170), "pale": (215, 205, 190)}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Runs a test marked `two_devices` in a process with two CPU devices."""
+    if pyfuncitem.get_closest_marker("two_devices") is None:
+        return None
+    if os.environ["JAX_NUM_CPU_DEVICES"] != "1":
+        return None
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "", pyfuncitem.nodeid]
+    done = subprocess.run(
+        command,
+        cwd=pyfuncitem.config.rootpath,
+        env={**os.environ, "JAX_NUM_CPU_DEVICES": "2"},
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode or "1 passed" not in done.stdout:
+        pytest.fail(f"with two devices:\n{done.stdout}{done.stderr}", pytrace=False)
+    return True
 
 
 @pytest.fixture(scope="session", autouse=True)

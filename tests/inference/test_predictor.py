@@ -41,6 +41,7 @@ def test_no_images_are_no_logits(variables):
     assert len(predictor(4).logits(variables, PIXELS, np.arange(0))) == 0
 
 
+@pytest.mark.two_devices
 def test_variables_on_one_device_serve_a_mesh_of_several(variables):
     assert jax.device_count() > 1
     here = jax.device_put(variables, jax.devices()[1])

@@ -43,6 +43,7 @@ def test_the_record_of_a_run_names_config_classes_preprocessing_data_and_split(e
     assert record["data"]["synthetic"] is False
 
 
+@pytest.mark.two_devices
 def test_all_devices_take_part(experiment):
     assert experiment.mesh.size == jax.device_count() == 2
 

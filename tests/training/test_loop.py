@@ -11,6 +11,7 @@ import threading
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -50,6 +51,12 @@ def test_a_run_leaves_its_config_split_metrics_checkpoints_and_scores(finished):
 def test_the_loss_falls(finished):
     rows = rows_of(finished[0], "epoch")
     assert rows[-1]["train_loss"] < rows[0]["train_loss"]
+
+
+@pytest.mark.two_devices
+def test_two_runs_on_two_devices_are_the_same_bit_for_bit(finished, cells, tmp_path):
+    assert jax.device_count() == 2
+    test_two_runs_of_one_config_are_the_same_bit_for_bit(finished, cells, tmp_path)
 
 
 def test_two_runs_of_one_config_are_the_same_bit_for_bit(finished, cells, tmp_path):
