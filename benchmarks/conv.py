@@ -1,4 +1,4 @@
-"""Formulations of convolution and max-pooling, by shape: why `models/conv.py` chooses as it does.
+"""Formulations of convolution and max-pooling, by shape: why `kernels/conv.py` chooses as it does.
 
     python benchmarks/conv.py              # shapes of RCMNet at 64x64, batch 64
     python benchmarks/conv.py --native     # at 363x360, batch 16
@@ -17,12 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from rcmnet_jax.models import pooled_dense
-from rcmnet_jax.models.conv import PATCH_CHANNELS, WINOGRAD_KERNELS
-from rcmnet_jax.models.conv_forms import band_conv2d, patch_conv2d, plain_conv2d, scanned_conv2d
-from rcmnet_jax.models.max_pool import max_pool
-from rcmnet_jax.models.small_map_conv import small_map_conv2d
-from rcmnet_jax.models.winograd import winograd_conv2d
+from rcmnet_jax.kernels import pooled_dense
+from rcmnet_jax.kernels.conv import PATCH_CHANNELS, WINOGRAD_KERNELS
+from rcmnet_jax.kernels.conv_forms import band_conv2d, patch_conv2d, plain_conv2d, scanned_conv2d
+from rcmnet_jax.kernels.max_pool import max_pool
+from rcmnet_jax.kernels.small_map_conv import small_map_conv2d
+from rcmnet_jax.kernels.winograd import winograd_conv2d
 from rcmnet_jax.runtime import use_huge_pages
 
 # batch, height, width, channels in, channels out, kernel, stride, padding

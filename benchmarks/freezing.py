@@ -63,9 +63,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--model", default="rcmnet", choices=sorted(MODELS.keys() - {"vgg19", "alexnet"})
-    )
+    resnets = [name for name, network in MODELS.items() if network.is_resnet]
+    parser.add_argument("--model", default="rcmnet", choices=resnets)
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=5)

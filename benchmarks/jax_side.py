@@ -16,7 +16,7 @@ from rcmnet_jax.data.augment import Augmentation, standardize
 from rcmnet_jax.explain import grad_cam
 from rcmnet_jax.hosts.mesh import make_mesh, put_batch, put_replicated, replicated
 from rcmnet_jax.interop.torch import to_torch_state_dict
-from rcmnet_jax.models import create_model
+from rcmnet_jax.models import MODELS, create_model
 from rcmnet_jax.training.feed import STEPS_PER_DISPATCH
 from rcmnet_jax.training.optimizer import make_optimizer
 from rcmnet_jax.training.state import TrainState
@@ -94,7 +94,7 @@ class Subject:
 
     def _training(self) -> dict:
         """Loss of the first step, and how far the classifier has moved after one call of steps."""
-        if self._case.model in ("vgg19", "alexnet"):
+        if not MODELS[self._case.model].is_resnet:
             # Their dropout draws other units on every side.
             return {}
         step = self._task("train")

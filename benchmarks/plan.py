@@ -2,15 +2,13 @@
 
 import dataclasses
 
-RESNET_FAMILY = ("resnet18", "resnet18_c", "resnet18_m", "rcmnet")
-MODELS = (*RESNET_FAMILY, "vgg19", "alexnet")
+from rcmnet_jax.models.registry import MODELS
+
 # Side -> (height, width): PBC's own size, and squares.
 SIZES = {363: (363, 360), 128: (128, 128), 64: (64, 64), 28: (28, 28)}
 # Images in a batch: the largest that a laptop trains without swapping.
 CPU_BATCH = {363: 16, 128: 64, 64: 64, 28: 64}
 GPU_BATCH = {363: 128, 128: 512, 64: 1024, 28: 2048}
-# The smallest image that leaves something on the last map.
-SMALLEST = {"vgg19": 32, "alexnet": 63}
 CLASSES = 8
 OURS = "ours"
 # Batches in an epoch of the task of that name, and epochs of the frozen fine-tuning.
@@ -76,7 +74,7 @@ def cases(models, sizes, *, dtype: str, batches=(), gpu: bool = False) -> list[C
 def left_out(models, sizes) -> list[str]:
     """The networks at sizes that are too small for them, for people."""
     return [
-        f"{model} at {size} pixels: it takes {SMALLEST[model]} at least"
+        f"{model} at {size} pixels: it takes {MODELS[model].smallest} at least"
         for model in models
         for size in sizes
         if not _fits(model, size)
@@ -84,7 +82,7 @@ def left_out(models, sizes) -> list[str]:
 
 
 def _fits(model: str, size: int) -> bool:
-    return size >= SMALLEST.get(model, 0)
+    return size >= MODELS[model].smallest
 
 
 def sides(*, torch: bool, eager: bool = True, compiled: bool = True) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from benchmarks.data import MEAN, STD, batch_of, order_of, split_of
 from benchmarks.plan import CLASSES, FROZEN_EPOCHS, TASKS, Case
 from benchmarks.torch_networks import create
+from rcmnet_jax.models.registry import MODELS
 
 # As many steps a call as ours dispatches at once.
 STEPS_ON_GPU = 16
@@ -71,7 +72,7 @@ class Subject:
             logits = self._forward(self._x).float()
         cam = self._grad_cam(self._network.features, relu=False)
         figures = {"logits": logits, "grad_cam": cam}
-        if self._case.model not in ("vgg19", "alexnet"):
+        if MODELS[self._case.model].is_resnet:
             before = {k: v.clone() for k, v in self._network.state_dict().items()}
             head = next(iter(self._head()))
             start = head.detach().clone()

@@ -14,6 +14,7 @@ import rcmnet_jax
 from rcmnet_jax.cli.exit_codes import OK
 from rcmnet_jax.errors import UserError
 from rcmnet_jax.files import require_folder
+from rcmnet_jax.models.registry import MODELS
 
 EXAMPLES = """\
 examples:
@@ -24,7 +25,6 @@ examples:
   rcmnet benchmark --gpu-paper-run --tiny --sizes 64                       # the same, to try it
 """
 # Without importing benchmarks/, so that --help works outside a checkout.
-MODELS = ("resnet18", "resnet18_c", "resnet18_m", "rcmnet", "vgg19", "alexnet")
 SIZES = (363, 128, 64, 28)
 TASKS = ("forward", "train", "epoch", "grad_cam", "frozen_step", "frozen_run")
 

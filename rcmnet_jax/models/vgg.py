@@ -6,12 +6,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from rcmnet_jax.models.conv import Conv
+from rcmnet_jax.kernels.pooling import all_but_repeats
 from rcmnet_jax.models.grid import Grid
-from rcmnet_jax.models.input_check import require_images
-from rcmnet_jax.models.named import MaxPool, ReLU
-from rcmnet_jax.models.pooled_dense import PooledDense
-from rcmnet_jax.models.pooling import all_but_repeats
+from rcmnet_jax.models.layers import Conv, MaxPool, PooledDense, ReLU, require_images
 
 # (convolutions, channels) of each of the five stages; a 2x2/2 max-pool ends a stage.
 STAGES = ((2, 64), (2, 128), (4, 256), (4, 512), (4, 512))

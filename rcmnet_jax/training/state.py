@@ -9,7 +9,7 @@ import optax
 from flax import linen as nn
 from flax.training import train_state
 
-from rcmnet_jax.models.formulation import plainly
+from rcmnet_jax.kernels.backend import plainly
 from rcmnet_jax.transfer.freezing import part_params
 from rcmnet_jax.types import PyTree, Variables
 

@@ -1,4 +1,4 @@
-"""A dense layer over a map's averages, formulated by shape as `rcmnet_jax.models.conv` is.
+"""A dense layer over a map's averages, formulated by shape as `rcmnet_jax.kernels.conv` is.
 
 Where the map has fewer cells than the grid of averages, these repeat what it holds: at 64 pixels
 AlexNet's 36 averages are one cell, 36 times. The kernel is then summed over what repeats, once, and
@@ -18,44 +18,12 @@ case                                averages first      kernel first        rule
 ==================================  ==================  ==================  ====================
 """
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 
-from rcmnet_jax.models.formulation import backend
-from rcmnet_jax.models.pooling import adaptive_average_pool, bin_weights
-
-
-class PooledDense(nn.Module):
-    """`nn.Dense` over the ``grid x grid`` adaptive averages of a map, flattened.
-
-    Parameters are those of the dense layer: ``kernel`` (grid * grid * C, features), ``bias``.
-
-    Attributes:
-      features: units.
-      grid: bins a side, as in `adaptive_average_pool`.
-      dtype: compute type of the result.
-      param_dtype: storage type of the parameters.
-      kernel_init: initialiser of the kernel.
-    """
-
-    features: int
-    grid: int
-    dtype: jnp.dtype = jnp.float32
-    param_dtype: jnp.dtype = jnp.float32
-    kernel_init: Callable = nn.initializers.lecun_normal()
-
-    @nn.compact
-    def __call__(self, f_BxhxwxC: jax.Array) -> jax.Array:
-        """(B, features) of a map (B, h, w, C), or of its averages (B, grid, grid, C)."""
-        shape = (self.grid**2 * f_BxhxwxC.shape[-1], self.features)
-        kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,), self.param_dtype)
-        y = pooled_product(f_BxhxwxC.astype(self.dtype), kernel.astype(self.dtype), self.grid)
-        return y + bias.astype(self.dtype).reshape(1, -1)
+from rcmnet_jax.kernels.backend import backend
+from rcmnet_jax.kernels.pooling import adaptive_average_pool, bin_weights
 
 
 def pooled_product(f_BxhxwxC: jax.Array, kernel: jax.Array, grid: int) -> jax.Array:

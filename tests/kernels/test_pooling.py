@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rcmnet_jax.models.pooling import adaptive_average_pool, max_over
+from rcmnet_jax.kernels.pooling import adaptive_average_pool, max_over
 
 
 @pytest.mark.parametrize("size", [1, 6, 7])

@@ -7,12 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rcmnet_jax.models import conv
-from rcmnet_jax.models.conv import Conv, conv2d
-from rcmnet_jax.models.conv_forms import patch_conv2d, plain_conv2d, scanned_conv2d
-from rcmnet_jax.models.small_map_conv import small_map_conv2d
-from rcmnet_jax.models.winograd import winograd_conv2d
-from tests.models.formulations import (
+from rcmnet_jax.kernels import conv
+from rcmnet_jax.kernels.backend import formulated_for
+from rcmnet_jax.kernels.conv import conv2d
+from rcmnet_jax.kernels.conv_forms import patch_conv2d, plain_conv2d, scanned_conv2d
+from rcmnet_jax.kernels.small_map_conv import small_map_conv2d
+from rcmnet_jax.kernels.winograd import winograd_conv2d
+from rcmnet_jax.models import Conv
+from tests.kernels.formulations import (
     CHANNELS_IN,
     CHANNELS_OUT,
     assert_close,
@@ -183,8 +185,8 @@ def test_every_backend_computes_the_same_convolution(rules, kernel, stride, padd
         jax.tree.map(assert_close, ours, reference)
 
 
-def test_a_gpu_computes_the_stem_on_blocks_of_pixels(monkeypatch):
-    monkeypatch.setattr(conv, "backend", lambda: "gpu")
+@formulated_for("gpu")
+def test_a_gpu_computes_the_stem_on_blocks_of_pixels():
     images, maps = (jnp.zeros((2, 363, 360, 3)), jnp.zeros((2, 91, 90, 2)))
     strided = partial(conv2d, stride=2, padding=3)
     stem = str(jax.make_jaxpr(strided)(images, jnp.zeros((7, 7, 3, 4))))

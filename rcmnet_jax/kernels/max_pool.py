@@ -1,4 +1,4 @@
-"""Max-pooling, formulated by backend as `rcmnet_jax.models.conv` is.
+"""Max-pooling, formulated by backend as `rcmnet_jax.kernels.conv` is.
 
 Measured by ``python benchmarks/conv.py`` (jax 0.10.2, two cores of an AMD EPYC with AVX-512,
 2026-11-23): 3x3/2 of (64, 32, 32, 64), forward / gradient: windowed 2.4 / 71 ms, maxima of slices
@@ -14,10 +14,9 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 from jax import lax
 
-from rcmnet_jax.models.formulation import backend
+from rcmnet_jax.kernels.backend import backend
 
 
 def max_pool(x_BxHxWxC: jax.Array, *, size: int, stride: int, padding: int = 0) -> jax.Array:
@@ -29,25 +28,15 @@ def max_pool(x_BxHxWxC: jax.Array, *, size: int, stride: int, padding: int = 0) 
     not always to the same one.
     """
     if backend() not in ("cpu", "gpu"):
-        return nn.max_pool(
-            x_BxHxWxC, (size, size), (stride, stride), ((padding, padding), (padding, padding))
-        )
+        return plain_max_pool(x_BxHxWxC, size=size, stride=stride, padding=padding)
     return _sliced_max_pool(x_BxHxWxC, size, stride, padding, x_BxHxWxC.shape[1:3])
 
 
-def max_pool_of_blocks(x_Bxhxwx2x2xC: jax.Array) -> jax.Array:
-    """`max_pool` of size 3, stride 2, padding 1, over a map that lies in blocks of 2x2.
-
-    Every entry of a window is a slice of blocks, without a stride: quicker on GPU (the table in
-    `rcmnet_jax.models.conv`).
-
-    Args:
-      x_Bxhxwx2x2xC: of `rcmnet_jax.models.conv_forms.blocked_conv2d`; rows 2 h, columns 2 w.
-
-    Returns:
-      (B, h, w, C).
-    """
-    return _block_max_pool(x_Bxhxwx2x2xC)
+def plain_max_pool(x_BxHxWxC: jax.Array, *, size: int, stride: int, padding: int = 0) -> jax.Array:
+    """`max_pool` by XLA's windowed reduction: the reference in tests."""
+    window, strides = (1, size, size, 1), (1, stride, stride, 1)
+    pads = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+    return lax.reduce_window(x_BxHxWxC, -np.inf, lax.max, window, strides, pads)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
@@ -68,7 +57,7 @@ def _max_and_place(x, size: int, stride: int, padding: int) -> tuple[jax.Array, 
     if backend() == "gpu":
         # Over rows and columns at once: one kernel, where one after the other takes more.
         ends = [(n - size) // stride * stride + 1 for n in x.shape[1:3]]
-        return _largest(
+        return largest(
             x[:, row : row + ends[0] : stride, column : column + ends[1] : stride]
             for row, column in itertools.product(range(size), repeat=2)
         )
@@ -85,7 +74,7 @@ def _sliced_max_pool_backward(
     # Counted from the padding, which comes off at the end: aligned with the image from the start it
     # takes twice as long on CPU.
     high, wide = out_h + reach, out_w + reach
-    rows = _collect(place, g, size, stride, 0, (high, wide))
+    rows = collect(place, g, size, stride, 0, (high, wide))
     dx = jnp.stack(rows, axis=2).reshape(batch, high * stride, wide * stride, channels)
     lengths = [min(padding + side, n) for side, n in zip(sides, dx.shape[1:3], strict=True)]
     dx = dx[:, padding : lengths[0], padding : lengths[1]]
@@ -97,30 +86,7 @@ def _sliced_max_pool_backward(
 _sliced_max_pool.defvjp(_sliced_max_pool_forward, _sliced_max_pool_backward)
 
 
-@jax.custom_vjp
-def _block_max_pool(x):
-    return _block_max_and_place(x)[0]
-
-
-def _block_max_and_place(x):
-    """As `_max_and_place`. Rows -1, 0 and 1 of a window are one of the block above and its own."""
-    high, wide = x.shape[1:3]
-    x = jnp.pad(x, ((0, 0), (1, 0), (1, 0), *((0, 0),) * 3), constant_values=-jnp.inf)
-    lines = ((0, 1), (1, 0), (1, 1))  # (block, line within it)
-    return _largest(
-        x[:, row : row + high, column : column + wide, i, j]
-        for (row, i), (column, j) in itertools.product(lines, repeat=2)
-    )
-
-
-def _block_max_pool_backward(place, g):
-    return (jnp.stack(_collect(place, g, 3, 2, 1, g.shape[1:3]), axis=3),)
-
-
-_block_max_pool.defvjp(_block_max_and_place, _block_max_pool_backward)
-
-
-def _collect(
+def collect(
     place, g, size: int, stride: int, padding: int, blocks: tuple[int, int]
 ) -> list[jax.Array]:
     """Gradient of the input in so many blocks (h, w): each row of a block, (B, h, w, stride, C).
@@ -170,7 +136,7 @@ def _running_max(x, place, axis: int, size: int, stride: int, *, step: int):
     return best, best_place
 
 
-def _largest(entries: Iterable[jax.Array]) -> tuple[jax.Array, jax.Array]:
+def largest(entries: Iterable[jax.Array]) -> tuple[jax.Array, jax.Array]:
     """The largest of arrays of one shape, and its number among them, uint8."""
     best, *others = entries
     best_place = jnp.zeros(best.shape, jnp.uint8)

@@ -1,6 +1,6 @@
 """Formulations of one convolution, each the quickest for some shapes on some backend.
 
-`rcmnet_jax.models.conv` chooses among them and among `rcmnet_jax.models.winograd`'s. Values and
+`rcmnet_jax.kernels.conv` chooses among them and among `rcmnet_jax.kernels.winograd`'s. Values and
 gradients are equal (tests/models/test_conv_forms.py).
 """
 
@@ -16,8 +16,6 @@ from jax import lax
 # fewer patches of many channels. Two, because an operation is cut for several cores between images.
 PATCHES_AT_ONCE = 2048
 NARROW_PATCHES_AT_ONCE = 8192
-# Channels that NVIDIA's matrix units take at once in half precision.
-CHANNEL_MULTIPLE = 8
 
 
 def plain_conv2d(
@@ -125,7 +123,7 @@ def _kernel_gradient_by_planes(x, g, k: int, stride: int, padding: int) -> jax.A
     batch, out_h, out_w, features = g.shape
     channels = x.shape[-1]
     at_once = _images_at_once(batch, out_h * out_w, NARROW_PATCHES_AT_ONCE)
-    blocks = _blocks(x, k, stride, padding)
+    blocks = pixel_blocks(x, k, stride, padding)
     # Rows of a block, places in a row of it times channels, images, rows and columns of blocks.
     planes = blocks.transpose(0, 2, 4, 5, 1, 3).reshape(batch, stride, -1, *blocks.shape[1:4:2])
     # A kernel of one row has no second half.
@@ -184,29 +182,7 @@ def band_conv2d(x_BxHxWxC: jax.Array, kernel: jax.Array, *, padding: int) -> jax
     return reduce(add, [rows[:, i : i + out_h, i] for i in range(k)])
 
 
-def space_to_depth_conv2d(
-    x_BxHxWxC: jax.Array, kernel: jax.Array, *, stride: int, padding: int
-) -> jax.Array:
-    """`plain_conv2d` with stride 1 over blocks of stride x stride pixels.
-
-    The pixels of a block become its channels, and the kernel, padded to whole blocks, is cut the
-    same way: few channels become many, which is what matrix units are made for.
-    """
-    k, _, channels, features = kernel.shape
-    x = _blocks(x_BxHxWxC, k, stride, padding)
-    x = x.transpose(0, 1, 3, 2, 4, 5).reshape(len(x), *x.shape[1:4:2], -1)
-    taps = -(-k // stride)
-    beyond = (0, taps * stride - k)
-    kernel = jnp.pad(kernel, (beyond, beyond, (0, 0), (0, 0)))
-    kernel = kernel.reshape(taps, stride, taps, stride, channels, features)
-    kernel = kernel.transpose(0, 2, 1, 3, 4, 5).reshape(taps, taps, -1, features)
-    # To what matrix units take, or the library pads it itself, in a pass of its own.
-    spare = -x.shape[-1] % CHANNEL_MULTIPLE
-    x = jnp.pad(x, (*((0, 0),) * 3, (0, spare)))
-    return plain_conv2d(x, jnp.pad(kernel, ((0, 0), (0, 0), (0, spare), (0, 0))))
-
-
-def _blocks(x, k: int, stride: int, padding: int) -> jax.Array:
+def pixel_blocks(x, k: int, stride: int, padding: int) -> jax.Array:
     """Padded images in blocks of stride x stride pixels: (B, h, stride, w, stride, C).
 
     As many blocks as a kernel of so many pixels sees: what no result looks at is cut off.
@@ -221,32 +197,6 @@ def _blocks(x, k: int, stride: int, padding: int) -> jax.Array:
     )
     x = lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), rows, columns, (0, 0, 0)))
     return x.reshape(batch, high, stride, wide, stride, channels)
-
-
-def blocked_conv2d(
-    x_BxHxWxC: jax.Array, kernel: jax.Array, *, stride: int, padding: int
-) -> jax.Array:
-    """`plain_conv2d`, its results in blocks of 2x2: (B, h / 2, w / 2, 2, 2, D).
-
-    One convolution of twice the stride computes the four results of a block as its channels, from
-    a kernel that holds the given one at four places. Three times the arithmetic for a 7x7 kernel,
-    and still quicker on matrix units, for which 3 channels in and 64 out are few.
-
-    Raises:
-      ValueError: an odd number of results along an axis.
-    """
-    k, features = kernel.shape[0], kernel.shape[-1]
-    sides = [(n + 2 * padding - k) // stride + 1 for n in x_BxHxWxC.shape[1:3]]
-    if any(side % 2 for side in sides):
-        raise ValueError(f"{sides[0]}x{sides[1]} results do not fall into blocks of 2x2")
-    places = [
-        jnp.pad(kernel, ((row, stride - row), (column, stride - column), (0, 0), (0, 0)))
-        for row in (0, stride)
-        for column in (0, stride)
-    ]
-    fourfold = jnp.concatenate(places, axis=-1)
-    y = space_to_depth_conv2d(x_BxHxWxC, fourfold, stride=2 * stride, padding=padding)
-    return y.reshape(*y.shape[:3], 2, 2, features)
 
 
 def _taps_on_image(k: int, size: int, out: int, stride: int, padding: int) -> range:

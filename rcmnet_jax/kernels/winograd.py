@@ -23,7 +23,7 @@ import numpy as np
 from jax import lax
 from jax.experimental.layout import Layout, with_layout_constraint
 
-from rcmnet_jax.models.conv_forms import in_groups
+from rcmnet_jax.kernels.conv_forms import in_groups
 
 # A side of a tile, in pixels and in positions at which there is a product.
 POSITIONS = 6

@@ -1,4 +1,4 @@
-"""The convolution layer, formulated by static shape and backend.
+"""Convolution, formulated by static shape and backend.
 
 One place owns the choice, so that every network gets it and no network mentions it. Each rule
 below has a measurement that justifies it; values and gradients equal the plain formulation
@@ -39,23 +39,19 @@ whole stem in the form above      1.32 / 3.76    0.84 / 2.98  results in blocks 
 ================================  =============  ===========  ====================================
 """
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 
-from rcmnet_jax.models.conv_forms import (
+from rcmnet_jax.kernels.backend import backend
+from rcmnet_jax.kernels.conv_forms import (
     band_conv2d,
-    blocked_conv2d,
     patch_conv2d,
     plain_conv2d,
     scanned_conv2d,
-    space_to_depth_conv2d,
 )
-from rcmnet_jax.models.formulation import backend
-from rcmnet_jax.models.small_map_conv import small_map_conv2d
-from rcmnet_jax.models.winograd import winograd_conv2d
+from rcmnet_jax.kernels.gpu_stem import space_to_depth_conv2d
+from rcmnet_jax.kernels.small_map_conv import small_map_conv2d
+from rcmnet_jax.kernels.winograd import winograd_conv2d
 
 # Kernels of these sides can have Winograd's form. It pays from so many channels, and from so many
 # results times channels: below, transforming the kernel takes longer than what it saves.
@@ -79,10 +75,6 @@ SCANNED_CHANNELS = 32
 ONE_CORE_CHANNELS = 128
 PARTS = 8
 PARTED_WORK = 1e8
-# torchvision's initialisation of convolutions: kaiming normal, fan out (He et al. 2015).
-kaiming_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-# PyTorch's default for dense layers: uniform in +-1/sqrt(fan_in).
-torch_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 def conv2d(
@@ -103,16 +95,6 @@ def conv2d(
     if by_shape is None:
         return plain_conv2d(x_BxHxWxC, kernel, stride=stride, padding=padding)
     return by_shape(x_BxHxWxC, kernel, stride, padding)
-
-
-def blocks_pay(height: int, width: int, *, kernel_size: int, stride: int, padding: int) -> bool:
-    """Whether a stem's convolution should give its results in blocks of 2x2: on GPU, even sides.
-
-    What follows, normalisation and max-pooling, works on blocks as well, and nothing has to be
-    laid out anew.
-    """
-    sides = [(n + 2 * padding - kernel_size) // stride + 1 for n in (height, width)]
-    return backend() == "gpu" and all(side % 2 == 0 for side in sides)
 
 
 def _conv2d_on_gpu(x_BxHxWxC, kernel, stride: int, padding: int) -> jax.Array:
@@ -170,42 +152,3 @@ def _conv2d_on_cpu(x_BxHxWxC, kernel, stride: int, padding: int) -> jax.Array:
         by_planes = channels < PATCH_CHANNELS
         return scanned_conv2d(x_BxHxWxC, kernel, stride, padding, parts, by_planes)
     return plain_conv2d(x_BxHxWxC, kernel, stride=stride, padding=padding)
-
-
-class Conv(nn.Module):
-    """A convolution layer over `conv2d`, with square kernel and explicit padding.
-
-    Attributes:
-      features: output channels D.
-      kernel_size: side k of the kernel, in pixels.
-      stride: in pixels, both directions.
-      padding: zeros on each side, in pixels.
-      use_bias: whether to add a bias per output channel.
-      in_blocks: give the results in blocks of 2x2, (B, h / 2, w / 2, 2, 2, D): see `blocks_pay`.
-      dtype: compute type; parameters are stored as ``param_dtype``.
-      kernel_init: initialiser of the (k, k, C, D) kernel.
-      bias_init: initialiser of the (D,) bias.
-    """
-
-    features: int
-    kernel_size: int
-    stride: int = 1
-    padding: int = 0
-    use_bias: bool = False
-    in_blocks: bool = False
-    dtype: jnp.dtype = jnp.float32
-    param_dtype: jnp.dtype = jnp.float32
-    kernel_init: Callable = kaiming_normal
-    bias_init: Callable = nn.initializers.zeros
-
-    @nn.compact
-    def __call__(self, x_BxHxWxC: jax.Array) -> jax.Array:
-        shape = (self.kernel_size, self.kernel_size, x_BxHxWxC.shape[-1], self.features)
-        kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
-        x = x_BxHxWxC.astype(self.dtype)
-        convolve = blocked_conv2d if self.in_blocks else conv2d
-        y = convolve(x, kernel.astype(self.dtype), stride=self.stride, padding=self.padding)
-        if self.use_bias:
-            bias = self.param("bias", self.bias_init, (self.features,), self.param_dtype)
-            y = y + bias.astype(self.dtype).reshape((1,) * (y.ndim - 1) + bias.shape)
-        return y

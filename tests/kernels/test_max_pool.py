@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from rcmnet_jax.models.max_pool import max_pool
-from tests.models.formulations import assert_close, fitting, noise, value_and_gradients
+from rcmnet_jax.kernels.max_pool import max_pool
+from tests.kernels.formulations import assert_close, fitting, noise, value_and_gradients
 
 # (size, stride, padding).
 POOLS = ((2, 2, 0), (3, 2, 0), (3, 2, 1), (3, 1, 1), (2, 3, 0))

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rcmnet_jax.models import create_model, max_pool
-from rcmnet_jax.models.formulation import backend, plainly
+from rcmnet_jax.kernels import max_pool
+from rcmnet_jax.kernels.backend import backend, plainly
+from rcmnet_jax.models import create_model
 from rcmnet_jax.training.state import initializer
 
 IMAGE = (1, 32, 32, 3)

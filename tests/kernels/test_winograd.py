@@ -6,10 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from rcmnet_jax.models import winograd
-from rcmnet_jax.models.conv_forms import plain_conv2d
-from rcmnet_jax.models.winograd import BY_TAPS, TURNED, winograd_conv2d
-from tests.models.formulations import (
+from rcmnet_jax.kernels import winograd
+from rcmnet_jax.kernels.conv_forms import plain_conv2d
+from rcmnet_jax.kernels.winograd import BY_TAPS, TURNED, winograd_conv2d
+from tests.kernels.formulations import (
     CHANNELS_IN,
     CHANNELS_OUT,
     assert_close,

@@ -7,10 +7,12 @@ import pytest
 from flax import linen as nn
 from jax import export
 
-from rcmnet_jax.models import pooled_dense
-from rcmnet_jax.models.pooled_dense import PooledDense, pooled_product, sums_kernel
-from rcmnet_jax.models.pooling import adaptive_average_pool, all_but_repeats
-from tests.models.formulations import assert_close, noise, value_and_gradients
+from rcmnet_jax.kernels import pooled_dense
+from rcmnet_jax.kernels.backend import formulated_for
+from rcmnet_jax.kernels.pooled_dense import pooled_product, sums_kernel
+from rcmnet_jax.kernels.pooling import adaptive_average_pool, all_but_repeats
+from rcmnet_jax.models.layers import PooledDense
+from tests.kernels.formulations import assert_close, noise, value_and_gradients
 
 GRID, CHANNELS, UNITS = 3, 4, 5
 
@@ -56,10 +58,10 @@ CHOICES = {
 
 
 @pytest.mark.parametrize("case", CHOICES)
-def test_the_kernel_is_summed_where_that_multiplies_less(monkeypatch, case):
+def test_the_kernel_is_summed_where_that_multiplies_less(case):
     (batch, cells, grid, dtype, backend), expected = CHOICES[case]
-    monkeypatch.setattr(pooled_dense, "backend", lambda: backend)
-    assert sums_kernel(batch, cells, grid, jnp.dtype(dtype)) == expected
+    with formulated_for(backend):
+        assert sums_kernel(batch, cells, grid, jnp.dtype(dtype)) == expected
 
 
 def test_of_an_unknown_number_of_images_the_averages_come_first():

@@ -5,10 +5,10 @@ from functools import partial
 import jax
 import pytest
 
-from rcmnet_jax.models import conv_forms
-from rcmnet_jax.models.conv_forms import band_conv2d, plain_conv2d, scanned_conv2d
-from rcmnet_jax.models.small_map_conv import small_map_conv2d
-from tests.models.formulations import (
+from rcmnet_jax.kernels import conv_forms
+from rcmnet_jax.kernels.conv_forms import band_conv2d, plain_conv2d, scanned_conv2d
+from rcmnet_jax.kernels.small_map_conv import small_map_conv2d
+from tests.kernels.formulations import (
     CHANNELS_IN,
     CHANNELS_OUT,
     assert_close,
