@@ -9,7 +9,7 @@ import rcmnet_jax
 from rcmnet_jax.cli.exit_codes import STOPPED, USER_ERROR
 from rcmnet_jax.cli.logs import configure_logging
 from rcmnet_jax.errors import UserError
-from rcmnet_jax.runtime import collect_garbage_seldom, configure_runtime, use_huge_pages
+from rcmnet_jax.runtime import configure_runtime, use_huge_pages
 
 # Subcommand -> (module of rcmnet_jax.cli, what it does). A module has add_arguments(parser),
 # EXAMPLES and run(args) -> exit status, and imports nothing heavy outside run.
@@ -37,7 +37,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     if argv is None:
         use_huge_pages()
-        collect_garbage_seldom()
     configure_logging()
     configure_runtime()
     try:

@@ -13,7 +13,7 @@ from rcmnet_jax.cli.logs import configure_logging
 from rcmnet_jax.cli.signals import sigterm_ends
 from rcmnet_jax.errors import UserError
 from rcmnet_jax.hosts.join import FLAGS, Hosts, join_hosts
-from rcmnet_jax.runtime import collect_garbage_seldom, configure_runtime, use_huge_pages
+from rcmnet_jax.runtime import configure_runtime, use_huge_pages
 
 USAGE = """\
 usage: python train.py --config FILE[:ARGUMENTS] --workdir DIR [--config.KEY=VALUE ...]
@@ -47,7 +47,6 @@ def main(argv: list[str] | None = None) -> int:
     """
     if argv is None:
         use_huge_pages()
-        collect_garbage_seldom()
         argv = sys.argv[1:]
     if {"-h", "--help", "-help"} & set(argv) or not argv:
         print(USAGE)

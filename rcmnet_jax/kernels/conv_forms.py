@@ -1,7 +1,6 @@
-"""Formulations of one convolution, each the quickest for some shapes on some backend.
+"""Formulations of one convolution, among which `kernels.conv` chooses by shape and backend.
 
-`rcmnet_jax.kernels.conv` chooses among them and among `rcmnet_jax.kernels.winograd`'s. Values and
-gradients are equal (tests/models/test_conv_forms.py).
+All have the values and gradients of `plain_conv2d` up to rounding.
 """
 
 from functools import partial, reduce
@@ -12,8 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-# How many patches a scan holds at once, where a group is more than two images: a few megabytes,
-# fewer patches of many channels. Two, because an operation is cut for several cores between images.
+# Pixels of fewer channels than this are too short to be copied into patches one by one.
+PATCH_CHANNELS = 9
+# Rows of patches that a scan holds at once: a few megabytes. At least two images, because XLA
+# splits an operation between cores by images.
 PATCHES_AT_ONCE = 2048
 NARROW_PATCHES_AT_ONCE = 8192
 
@@ -21,7 +22,7 @@ NARROW_PATCHES_AT_ONCE = 8192
 def plain_conv2d(
     x_BxHxWxC: jax.Array, kernel: jax.Array, *, stride: int = 1, padding: int = 0
 ) -> jax.Array:
-    """`conv2d` by XLA's convolution: the reference that all others are tested against."""
+    """`conv2d` by XLA's convolution: the reference for all others."""
     return lax.conv_general_dilated(
         x_BxHxWxC,
         kernel,
@@ -48,45 +49,32 @@ def patch_conv2d(
     x = jnp.pad(x_BxHxWxC, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
     windows = _windows(x, rows, cols, out_h, out_w, stride)
     patches = jnp.concatenate(windows, axis=-1).reshape(batch * out_h * out_w, -1)
-    # Slices, not index arrays, whose gradient would be a scatter into a kernel of zeros.
+    # Slices; the gradient of index arrays would be a scatter.
     taps = kernel[rows.start : rows.stop, cols.start : cols.stop]
     taps = taps.reshape(len(windows) * channels, -1)
     return (patches @ taps).reshape(batch, out_h, out_w, -1)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
-def scanned_conv2d(
-    x_BxHxWxC: jax.Array,
-    kernel: jax.Array,
-    stride: int,
-    padding: int,
-    parts: int = 1,
-    by_planes: bool = False,
-) -> jax.Array:
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def scanned_conv2d(x_BxHxWxC: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
     """`plain_conv2d` whose kernel gradient is a sum over a few images at a time.
 
-    The gradient is the product of the result's gradient with the patches of the input. The patches
-    of a whole batch are nine times the input or more; of a few images they stay in the cache.
-    By planes, each tap is a row of patches, for few channels; otherwise it is some columns. The
-    result is computed in so many parts of the batch, which must divide it: operations that wait for
-    nothing from each other, and run on several cores where one of them takes only one.
+    That gradient is the product of the result's gradient with the patches of the input. The patches
+    of a whole batch are nine times the input or more; those of a few images stay in the cache.
     """
-    convolve = partial(plain_conv2d, kernel=kernel, stride=stride, padding=padding)
-    if parts == 1:
-        return convolve(x_BxHxWxC)
-    return jnp.concatenate([convolve(x) for x in jnp.split(x_BxHxWxC, parts)])
+    return plain_conv2d(x_BxHxWxC, kernel, stride=stride, padding=padding)
 
 
-def _scanned_forward(x, kernel, *how):
-    return scanned_conv2d(x, kernel, *how), (x, kernel)
+def _scanned_forward(x, kernel, stride: int, padding: int):
+    return scanned_conv2d(x, kernel, stride, padding), (x, kernel)
 
 
-def _scanned_backward(stride: int, padding: int, parts: int, by_planes: bool, residuals, g):
-    del parts
+def _scanned_backward(stride: int, padding: int, residuals, g):
     x, kernel = residuals
-    # What is not asked for (of images, of frozen kernels) the compiler leaves out.
+    # The compiler drops whichever is not used (gradients of images, of frozen kernels).
     _, pull = jax.vjp(lambda x: plain_conv2d(x, kernel, stride=stride, padding=padding), x)
-    of_kernel = _kernel_gradient_by_planes if by_planes else _kernel_gradient
+    narrow = x.shape[-1] < PATCH_CHANNELS
+    of_kernel = _kernel_gradient_by_planes if narrow else _kernel_gradient
     return pull(g)[0], of_kernel(x, g, kernel.shape[0], stride, padding)
 
 
@@ -97,14 +85,14 @@ def _kernel_gradient(x, g, k: int, stride: int, padding: int) -> jax.Array:
     """Gradient (k, k, C, D) of a convolution's kernel, in a scan over groups of images."""
     batch, out_h, out_w, features = g.shape
     at_once = _images_at_once(batch, out_h * out_w, PATCHES_AT_ONCE)
-    # Padded before the scan: within it the compiler would pad anew for each window.
+    # Padded before the scan: inside, the compiler would pad again for each window.
     x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
 
     def add(total_DxP, images):
         x, g = images
         windows = _windows(x, range(k), range(k), out_h, out_w, stride)
         patches = jnp.concatenate(windows, axis=-1).reshape(at_once * out_h * out_w, -1)
-        # This way round the longer side is the contiguous one of the product.
+        # Transposed this way, the longer side of the product is the contiguous one.
         return total_DxP + g.reshape(-1, features).T @ patches, None
 
     zeros = jnp.zeros((features, k * k * x.shape[-1]), g.dtype)
@@ -115,10 +103,10 @@ def _kernel_gradient(x, g, k: int, stride: int, padding: int) -> jax.Array:
 def _kernel_gradient_by_planes(x, g, k: int, stride: int, padding: int) -> jax.Array:
     """`_kernel_gradient` (k, k, C, D) for few channels, with a row of patches for each tap.
 
-    A pixel of three channels is too short to be copied quickly, a row of an image is not. So the
-    images are taken apart into planes, one for each channel and place in a block of stride x stride
-    pixels: what a tap sees is then a slice of a plane. Two products, of half the kernel's rows
-    each, may run at the same time.
+    A pixel of three channels is too short to be copied quickly, a row of an image is not. The
+    images are split into planes, one for each channel and position in a block of stride x stride
+    pixels, so that what a tap sees is a slice of a plane. Two products, of half the kernel's rows
+    each, run at the same time.
     """
     batch, out_h, out_w, features = g.shape
     channels = x.shape[-1]
@@ -150,12 +138,12 @@ def _kernel_gradient_by_planes(x, g, k: int, stride: int, padding: int) -> jax.A
 
 
 def in_groups(images: jax.Array, at_once: int) -> jax.Array:
-    """Images (B, ...) in groups of so many, which must divide B: (B / at_once, at_once, ...)."""
+    """Images (B, ...) in groups: (B / at_once, at_once, ...); ``at_once`` must divide B."""
     return images.reshape(-1, at_once, *images.shape[1:])
 
 
 def _images_at_once(batch: int, positions: int, patches: int) -> int:
-    """The most images that divide the batch and have at most so many patches together."""
+    """The most images that divide the batch and have at most ``patches`` patches together."""
     return max(
         n for n in range(1, batch + 1) if batch % n == 0 and (n <= 2 or n * positions <= patches)
     )
@@ -165,8 +153,8 @@ def band_conv2d(x_BxHxWxC: jax.Array, kernel: jax.Array, *, padding: int) -> jax
     """`plain_conv2d` with stride 1, for few channels, as a product with a band matrix.
 
     Each row of pixels is multiplied by a (W C, k W D) matrix that holds the kernel's rows along its
-    diagonals; then the products of k neighbouring rows are summed. More arithmetic than the
-    convolution by W / k, and still quicker where channels are too few for a product of their own.
+    diagonals; then the products of k neighbouring rows are summed. W / k times the arithmetic of
+    the convolution, and still faster where channels are too few for a product of their own.
     """
     k, _, channels, features = kernel.shape
     batch, height, width = x_BxHxWxC.shape[:3]
@@ -174,7 +162,7 @@ def band_conv2d(x_BxHxWxC: jax.Array, kernel: jax.Array, *, padding: int) -> jax
     # Tap j brings pixel v to result w: v = w + j - padding.
     pixels, results = np.arange(width)[:, None], np.arange(out_w) - padding
     taps = [pixels == results + j for j in range(k)]
-    # By a product, not by indices, whose gradient would be a scatter.
+    # A product; the gradient of indexing would be a scatter.
     band = jnp.einsum("ijcd,jvw->vciwd", kernel, np.stack(taps).astype(kernel.dtype))
     rows = x_BxHxWxC.reshape(batch * height, -1) @ band.reshape(width * channels, -1)
     rows = rows.reshape(batch, height, k, out_w, features)
@@ -185,13 +173,13 @@ def band_conv2d(x_BxHxWxC: jax.Array, kernel: jax.Array, *, padding: int) -> jax
 def pixel_blocks(x, k: int, stride: int, padding: int) -> jax.Array:
     """Padded images in blocks of stride x stride pixels: (B, h, stride, w, stride, C).
 
-    As many blocks as a kernel of so many pixels sees: what no result looks at is cut off.
+    Only the blocks that a k x k kernel sees; the rest is cut off.
     """
     batch, height, width, channels = x.shape
-    # Blocks that the kernel covers, and that all its places cover, in each direction.
+    # Blocks under the kernel, and under all its positions, in each direction.
     taps = -(-k // stride)
     high, wide = ((n + 2 * padding - k) // stride + taps for n in (height, width))
-    # Cutting off is a negative padding.
+    # A negative padding cuts off.
     rows, columns = (
         (padding, blocks * stride - padding - n, 0) for n, blocks in ((height, high), (width, wide))
     )

@@ -11,12 +11,11 @@ from rcmnet_jax.errors import UserError
 from rcmnet_jax.kernels.conv import conv2d
 from rcmnet_jax.kernels.gpu_stem import blocked_conv2d
 from rcmnet_jax.kernels.max_pool import max_pool
-from rcmnet_jax.kernels.norm import EPSILON, normalize, normalize_batch
-from rcmnet_jax.kernels.pooled_dense import pooled_product
 
 NORMS = ("batch", "group")
 # Largest number of groups of a group normalisation.
 MAX_GROUPS = 32
+EPSILON = 1e-5
 # Weight of the old running statistics; PyTorch states the weight of the new ones (0.1).
 MOMENTUM = 0.9
 # torchvision's initialisation of convolutions: kaiming normal, fan out (He et al. 2015).
@@ -67,9 +66,10 @@ class Conv(nn.Module):
 class Norm(nn.Module):
     """Normalises each channel (``batch``) or group of channels (``group``), then scales and shifts.
 
-    ``batch`` is the paper's. ``group`` (Wu & He 2018) keeps no running statistics, which are the
-    first thing to be wrong on another laboratory's stain. Statistics are taken in float32 whatever
-    the compute type.
+    ``batch`` is the paper's; Flax keeps the biased running variance where PyTorch keeps the
+    unbiased one (factor n / (n - 1)). ``group`` (Wu & He 2018) has no running statistics, which are
+    the first thing to be wrong on another laboratory's stain. Both take their statistics in float32
+    whatever the compute type.
 
     Attributes:
       kind: one of `NORMS`.
@@ -91,66 +91,12 @@ class Norm(nn.Module):
             "scale_init": self.scale_init,
         }
         if self.kind == "batch":
-            return BatchNorm(name="bn", **common)(x_BxHxWxC, train=train)
+            norm = nn.BatchNorm(momentum=MOMENTUM, epsilon=EPSILON, name="bn", **common)
+            return norm(x_BxHxWxC, use_running_average=not train)
         if self.kind == "group":
             groups = num_groups(x_BxHxWxC.shape[-1])
             return nn.GroupNorm(num_groups=groups, epsilon=EPSILON, name="gn", **common)(x_BxHxWxC)
         raise ValueError(f"norm {self.kind!r} is not one of {NORMS}")
-
-
-class BatchNorm(nn.Module):
-    """`flax.linen.BatchNorm` over all axes but the last, with the gradient of `kernels.norm`.
-
-    Same parameters, statistics and values. Flax keeps the biased running variance where PyTorch
-    keeps the unbiased one (factor n / (n - 1)).
-    """
-
-    dtype: jnp.dtype = jnp.float32
-    param_dtype: jnp.dtype = jnp.float32
-    scale_init: nn.initializers.Initializer = nn.initializers.ones
-
-    @nn.compact
-    def __call__(self, x_BxHxWxC: jax.Array, *, train: bool) -> jax.Array:
-        shape = x_BxHxWxC.shape[-1:]
-        mean_C = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
-        var_C = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
-        scale_C = self.param("scale", self.scale_init, shape, self.param_dtype)
-        bias_C = self.param("bias", nn.initializers.zeros, shape, self.param_dtype)
-        if not train:
-            y = normalize(x_BxHxWxC, mean_C.value, var_C.value, scale_C, bias_C)
-            return y.astype(self.dtype)
-        y, batch_mean_C, batch_var_C = normalize_batch(x_BxHxWxC, scale_C, bias_C)
-        if not self.is_initializing():
-            mean_C.value = MOMENTUM * mean_C.value + (1 - MOMENTUM) * batch_mean_C
-            var_C.value = MOMENTUM * var_C.value + (1 - MOMENTUM) * batch_var_C
-        return y.astype(self.dtype)
-
-
-class PooledDense(nn.Module):
-    """`nn.Dense` over the flattened ``grid x grid`` adaptive averages of a map.
-
-    Attributes:
-      features: units.
-      grid: bins a side, as in `kernels.pooling.adaptive_average_pool`.
-      dtype: compute type of the result.
-      param_dtype: storage type of the (grid * grid * C, features) kernel and the bias.
-      kernel_init: initialiser of the kernel.
-    """
-
-    features: int
-    grid: int
-    dtype: jnp.dtype = jnp.float32
-    param_dtype: jnp.dtype = jnp.float32
-    kernel_init: Callable = nn.initializers.lecun_normal()
-
-    @nn.compact
-    def __call__(self, f_BxhxwxC: jax.Array) -> jax.Array:
-        """(B, features) of a map (B, h, w, C), or of its averages (B, grid, grid, C)."""
-        shape = (self.grid**2 * f_BxhxwxC.shape[-1], self.features)
-        kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,), self.param_dtype)
-        y = pooled_product(f_BxhxwxC.astype(self.dtype), kernel.astype(self.dtype), self.grid)
-        return y + bias.astype(self.dtype).reshape(1, -1)
 
 
 class ReLU(nn.Module):

@@ -7,7 +7,7 @@ import pytest
 from flax import linen as nn
 
 from rcmnet_jax.kernels.max_pool import max_pool
-from tests.kernels.formulations import assert_close, fitting, noise, value_and_gradients
+from tests.kernels.compare import assert_close, fitting, noise, value_and_gradients
 
 # (size, stride, padding).
 POOLS = ((2, 2, 0), (3, 2, 0), (3, 2, 1), (3, 1, 1), (2, 3, 0))

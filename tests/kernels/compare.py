@@ -1,4 +1,4 @@
-"""Formulations against each other: inputs, values with gradients, and how close is close."""
+"""Kernels against each other: inputs, values with gradients, and how close is close."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import numpy as np
 
 # Heights and widths from 1 to 9, odd and even, square and not.
 SIZES = ((1, 1), (2, 2), (2, 3), (3, 1), (4, 4), (5, 7), (6, 8), (7, 6), (8, 9), (9, 5))
-# Nine channels are more than the image's three, from where small maps are treated apart.
+# Nine channels: patches are used from there.
 CHANNELS_IN, CHANNELS_OUT = 9, 5
 # Patches of large kernels are many slices, and compile slowly: fewer sizes there.
 EVERY = {5: 2, 7: 3, 11: 4}
