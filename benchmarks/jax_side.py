@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.data import MEAN, STD, batch_of, order_of, split_of
+from benchmarks.cases import CLASSES, EPOCH_STEPS, FROZEN_EPOCHS, TASKS, Case
 from benchmarks.flops import matrix_flops
-from benchmarks.plan import CLASSES, EPOCH_STEPS, FROZEN_EPOCHS, TASKS, Case
+from benchmarks.random_images import MEAN, STD, batch_of, order_of, split_of
 from configs.base import base_config
 from rcmnet_jax.data.augment import Augmentation, standardize
 from rcmnet_jax.explain import grad_cam
@@ -25,19 +25,19 @@ from rcmnet_jax.transfer.frozen_features import pooled_features
 
 RECIPE = Recipe(mean=MEAN, std=STD, augmentation=Augmentation("none"))
 HEAD = ("head/bias", "head/kernel")
-# Pixels times 1 plus or minus so much, so many times: of the size by which two correct forms of a
-# convolution differ. Several, as not each takes a map to the other side of a kink.
+# Relative change of pixels, as two correct forms of a convolution differ, and how
+# many such changes are tried: not each moves a map to the other side of a kink.
 NUDGE = 1e-6
 NUDGES = 6
 
 
 class Subject:
-    """A network with random weights, and the tasks of `benchmarks.plan.TASKS`.
+    """A network with random weights, and the tasks of `benchmarks.cases.TASKS`.
 
     Args:
       case: what to build.
       weights: where the PyTorch names and arrays are written for the others.
-      compiled: not used; our side always is.
+      compiled: ignored; our side always is.
     """
 
     def __init__(self, case: Case, weights: str, compiled: bool):
@@ -54,7 +54,7 @@ class Subject:
         self._x = put_batch(np.asarray(x), self.mesh)
         self._classes = jnp.asarray(self._labels)
         self._apply = jax.jit(functools.partial(self._model.apply, train=False))
-        # What takes the accelerator less time than its call is asked for several times in a row.
+        # Several steps a call where a step takes the accelerator less time than a dispatch.
         self.repeats = STEPS_PER_DISPATCH.get(jax.default_backend(), 1)
         self._tasks: dict = {}
 
@@ -65,14 +65,14 @@ class Subject:
 
     @property
     def versions(self) -> dict[str, str]:
-        """Of what computes."""
+        """Versions of the libraries that compute."""
         import flax
         import jaxlib
 
         return {"jax": jax.__version__, "jaxlib": jaxlib.__version__, "flax": flax.__version__}
 
     def check(self, path: str) -> None:
-        """Logits, the loss of a training step and Grad-CAM maps of the batch, and their moves."""
+        """Writes logits, the loss of a step, Grad-CAM maps and how far roundings move these."""
         logits = self._apply(self._variables, self._x)
         explain = functools.partial(grad_cam, self._model, self._variables, relu=False)
         maps = np.asarray(explain(self._x, self._classes))
@@ -82,7 +82,7 @@ class Subject:
         np.savez(path, **outputs)
 
     def _moves(self, explain, maps_BxHxW: np.ndarray) -> np.ndarray:
-        """How far each map (B,) moves at most when its pixels do so by a rounding."""
+        """The most each map (B,) moves when its pixels change by a rounding."""
         noise = np.random.default_rng(0)
         pixels = np.asarray(self._x)
         moves = np.zeros(len(maps_BxHxW), np.float32)
@@ -93,9 +93,9 @@ class Subject:
         return moves
 
     def _training(self) -> dict:
-        """Loss of the first step, and how far the classifier has moved after one call of steps."""
+        """Loss of the first step, and the classifier's update after one call of steps."""
         if not MODELS[self._case.model].is_resnet:
-            # Their dropout draws other units on every side.
+            # Dropout draws different units on each side.
             return {}
         step = self._task("train")
         losses = step()["loss"]
@@ -112,11 +112,11 @@ class Subject:
         return self._tasks[name]
 
     def compiled_text(self) -> str:
-        """What the compiler made of the training step, once it has run."""
+        """Compiled HLO of the training step, once it has run."""
         return self._tasks["train"].compiled_text()
 
     def images(self, task: str) -> int:
-        """Images that one call of a task is about."""
+        """Images that one call of a task processes."""
         repeats = self.repeats if task in ("forward", "train", "frozen_step") else 1
         return self._case.batch * TASKS[task][1] * repeats
 
@@ -132,10 +132,10 @@ class Subject:
         return matrix_flops(apply, self._variables, image)
 
     def train_state(self, recipe: Recipe) -> TrainState:
-        """At the start, with the weights of all sides."""
-        # Weight decay 5e-4, Nesterov's momentum of 0.9: what torch_side.py writes out.
+        """Initial state with the weights that all sides share."""
+        # Weight decay 5e-4 and Nesterov momentum 0.9, as torch_side.py.
         tx = make_optimizer(base_config().optim, lambda step: 1e-4)
-        # Copies, because the step gives its state's buffers away.
+        # Copies, because the step donates its state.
         variables = jax.tree.map(jnp.copy, self._variables)
         params = variables["params"]
         trains = params if recipe.trainable is None else {"head": params["head"]}
@@ -217,11 +217,11 @@ class _Stepper:
 
     @property
     def head(self) -> jax.Array:
-        """The classifier's kernel as it is now."""
+        """The current kernel of the classifier."""
         return self._state.params["head"]["kernel"]
 
     def compiled_text(self) -> str:
-        """What the compiler made of it."""
+        """Compiled HLO of the step."""
         arguments = (self._state, self._split, self.rows, self._views, self._key)
         return self._step.lower(*arguments).compile().as_text()
 

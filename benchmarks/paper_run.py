@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.cases import CLASSES, Case
 from benchmarks.jax_side import RECIPE, Subject
-from benchmarks.plan import CLASSES, Case
 from rcmnet_jax.data.augment import Augmentation
 from rcmnet_jax.data.order import BatchOrder
 from rcmnet_jax.hosts.mesh import put_batch, put_replicated, replicated
@@ -57,7 +57,7 @@ def paper_run(
     """Trains RCMNet on as many random images as the balanced set has, and times it.
 
     Args:
-      size: a key of `benchmarks.plan.SIZES`.
+      size: a key of `benchmarks.cases.SIZES`.
       batch: over all devices.
       dtype: compute type.
       images: in the train split.

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from benchmarks.data import MEAN, STD, batch_of, order_of, split_of
-from benchmarks.plan import CLASSES, FROZEN_EPOCHS, TASKS, Case
+from benchmarks.cases import CLASSES, FROZEN_EPOCHS, TASKS, Case
+from benchmarks.random_images import MEAN, STD, batch_of, order_of, split_of
 from benchmarks.torch_networks import create
 from rcmnet_jax.models.registry import MODELS
 
@@ -21,7 +21,7 @@ STEPS_ON_GPU = 16
 
 
 class Subject:
-    """A network with the weights of a file, and the tasks of `benchmarks.plan.TASKS`.
+    """A network with the weights of a file, and the tasks of `benchmarks.cases.TASKS`.
 
     Args:
       case: what to build.

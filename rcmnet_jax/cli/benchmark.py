@@ -81,11 +81,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _benchmarks():
-    """The module `benchmarks.main` of the checkout."""
+    """The module `benchmarks.compare` of the checkout."""
     for root in (Path(rcmnet_jax.__file__).parents[1], Path.cwd()):
         if (root / "benchmarks" / "turns.py").is_file():
             sys.path.insert(0, str(root))
-            return importlib.import_module("benchmarks.main")
+            return importlib.import_module("benchmarks.compare")
     raise UserError("benchmarks/ is not here: run this command in a checkout of rcmnet-jax")
 
 

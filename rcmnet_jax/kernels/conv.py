@@ -1,8 +1,9 @@
 """Convolution, formulated by static shape and backend.
 
 One function owns the choice, so that every network gets it and none mentions it. Values and
-gradients equal the plain formulation (tests/kernels/test_conv.py); `python benchmarks/conv.py`
-times every form at every shape. On TPU XLA's own convolution is used throughout.
+gradients equal the plain formulation (tests/kernels/test_conv.py), and
+``benchmarks/time_convolutions.py`` times every form at every shape. On TPU XLA's own convolution is
+used throughout.
 
 Milliseconds for forward / input gradient / kernel gradient, float32, batch 64 (jax 0.10.2, two
 Zen 4 cores, 2026-11-27):

@@ -14,11 +14,7 @@ CHANNEL_MULTIPLE = 8
 
 
 def blocks_pay(height: int, width: int, *, kernel_size: int, stride: int, padding: int) -> bool:
-    """Whether a stem's convolution should give its results in blocks of 2x2: on GPU, even sides.
-
-    What follows, normalisation and max-pooling, works on blocks as well, and nothing has to be
-    laid out anew.
-    """
+    """Whether a stem should compute in blocks of 2x2 up to its max-pool: on GPU, even sides."""
     sides = [(n + 2 * padding - kernel_size) // stride + 1 for n in (height, width)]
     return backend() == "gpu" and all(side % 2 == 0 for side in sides)
 
@@ -39,7 +35,7 @@ def space_to_depth_conv2d(
     kernel = jnp.pad(kernel, (beyond, beyond, (0, 0), (0, 0)))
     kernel = kernel.reshape(taps, stride, taps, stride, channels, features)
     kernel = kernel.transpose(0, 2, 1, 3, 4, 5).reshape(taps, taps, -1, features)
-    # To what matrix units take, or the library pads it itself, in a pass of its own.
+    # To a multiple that matrix units take; otherwise cuDNN pads in a pass of its own.
     spare = -x.shape[-1] % CHANNEL_MULTIPLE
     x = jnp.pad(x, (*((0, 0),) * 3, (0, spare)))
     return plain_conv2d(x, jnp.pad(kernel, ((0, 0), (0, 0), (0, spare), (0, 0))))
@@ -52,7 +48,7 @@ def blocked_conv2d(
 
     One convolution of twice the stride computes the four results of a block as its channels, from
     a kernel that holds the given one at four places. Three times the arithmetic for a 7x7 kernel,
-    and still quicker on matrix units, for which 3 channels in and 64 out are few.
+    and still faster on matrix units, for which 3 channels in and 64 out are few.
 
     Raises:
       ValueError: an odd number of results along an axis.
@@ -74,11 +70,10 @@ def blocked_conv2d(
 def max_pool_of_blocks(x_Bxhxwx2x2xC: jax.Array) -> jax.Array:
     """`max_pool` of size 3, stride 2, padding 1, over a map that lies in blocks of 2x2.
 
-    Every entry of a window is a slice of blocks, without a stride: quicker on GPU (the table in
-    `rcmnet_jax.kernels.conv`).
+    Every entry of a window is a slice of blocks, without a stride.
 
     Args:
-      x_Bxhxwx2x2xC: of `rcmnet_jax.kernels.conv_forms.blocked_conv2d`; rows 2 h, columns 2 w.
+      x_Bxhxwx2x2xC: a map of 2 h rows and 2 w columns, from `blocked_conv2d`.
 
     Returns:
       (B, h, w, C).

@@ -1,10 +1,8 @@
-"""Max-pooling, formulated by backend as `rcmnet_jax.kernels.conv` is.
+"""Max-pooling as a maximum of strided slices, with a gradient of its own.
 
-Measured by ``python benchmarks/conv.py`` (jax 0.10.2, two cores of an AMD EPYC with AVX-512,
-2026-11-23): 3x3/2 of (64, 32, 32, 64), forward / gradient: windowed 2.4 / 71 ms, maxima of slices
-differentiated by JAX 1.6 / 21 ms. The gradient below saves 2 % of a training step over that.
-On an NVIDIA H200, 3x3/2 of (128, 182, 180, 64) in bfloat16, forward and gradient together: windowed
-2.9 ms, slices 1.6 (jax 0.11.2, 2026-11-26).
+The gradient of XLA's windowed maximum (select-and-scatter) is slow: 71 against 21 ms for 3x3/2 of
+(64, 32, 32, 64) on two AVX-512 cores, 2.9 against 1.6 ms for (128, 182, 180, 64) in bfloat16 on an
+H200. JAX's own gradient of a maximum of slices can get lost in compiled code (`pooling.max_over`).
 """
 
 import itertools
@@ -22,10 +20,8 @@ from rcmnet_jax.kernels.backend import backend
 def max_pool(x_BxHxWxC: jax.Array, *, size: int, stride: int, padding: int = 0) -> jax.Array:
     """Max-pooling with explicit padding by minus infinity.
 
-    It is the maximum of strided slices, because the gradient of XLA's windowed reduction
-    (select-and-scatter) is several times slower, on CPU as on GPU. Values are the same. Where
-    several entries of a window tie, the gradient goes to one of them, as in XLA and PyTorch, though
-    not always to the same one.
+    Where several entries of a window tie, the gradient goes to one of them, as in XLA and PyTorch,
+    though not always to the same one.
     """
     if backend() not in ("cpu", "gpu"):
         return plain_max_pool(x_BxHxWxC, size=size, stride=stride, padding=padding)
@@ -41,7 +37,7 @@ def plain_max_pool(x_BxHxWxC: jax.Array, *, size: int, stride: int, padding: int
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
 def _sliced_max_pool(x, size: int, stride: int, padding: int, sides: tuple[int, int]) -> jax.Array:
-    del sides  # Of the input, for the backward pass.
+    del sides  # Height and width of the input, for the backward pass.
     return _max_and_place(x, size, stride, padding)[0]
 
 
@@ -55,7 +51,7 @@ def _max_and_place(x, size: int, stride: int, padding: int) -> tuple[jax.Array, 
     pads = ((0, 0), (padding, padding), (padding, padding), (0, 0))
     x = jnp.pad(x, pads, constant_values=-jnp.inf)
     if backend() == "gpu":
-        # Over rows and columns at once: one kernel, where one after the other takes more.
+        # Rows and columns at once are a single GPU kernel.
         ends = [(n - size) // stride * stride + 1 for n in x.shape[1:3]]
         return largest(
             x[:, row : row + ends[0] : stride, column : column + ends[1] : stride]
@@ -71,14 +67,14 @@ def _sliced_max_pool_backward(
 ):
     batch, out_h, out_w, channels = g.shape
     reach = -(-size // stride) - 1
-    # Counted from the padding, which comes off at the end: aligned with the image from the start it
-    # takes twice as long on CPU.
+    # Counted from the padding, which comes off at the end; aligned with the image from the start
+    # it takes twice as long on CPU.
     high, wide = out_h + reach, out_w + reach
     rows = collect(place, g, size, stride, 0, (high, wide))
     dx = jnp.stack(rows, axis=2).reshape(batch, high * stride, wide * stride, channels)
     lengths = [min(padding + side, n) for side, n in zip(sides, dx.shape[1:3], strict=True)]
     dx = dx[:, padding : lengths[0], padding : lengths[1]]
-    # What no window reaches has none.
+    # Pixels that no window reaches have no gradient.
     missing = [(0, side - n) for side, n in zip(sides, dx.shape[1:3], strict=True)]
     return (jnp.pad(dx, ((0, 0), *missing, (0, 0))),)
 
@@ -89,10 +85,10 @@ _sliced_max_pool.defvjp(_sliced_max_pool_forward, _sliced_max_pool_backward)
 def collect(
     place, g, size: int, stride: int, padding: int, blocks: tuple[int, int]
 ) -> list[jax.Array]:
-    """Gradient of the input in so many blocks (h, w): each row of a block, (B, h, w, stride, C).
+    """Gradient of the input in ``blocks`` (h, w): each row of a block, (B, h, w, stride, C).
 
-    Each entry collects from the windows that have found it the largest. Line ``stride * r + p`` of
-    an axis lies in the windows ``r + e``, at their offset ``p + padding - stride * e``.
+    Each entry sums the gradients of the windows whose maximum it is. Line ``stride * r + p`` of an
+    axis lies in the windows ``r + e``, at their offset ``p + padding - stride * e``.
     """
     first, last = -((size - 1 - padding) // stride), (stride - 1 + padding) // stride
     ends = [
@@ -103,7 +99,7 @@ def collect(
     place = lax.pad(place, np.uint8(255), pads)
 
     def at(row: int, column: int) -> jax.Array:
-        """Of all entries of one place in a block."""
+        """The gradient of the entries at one position of their block."""
         total = jnp.zeros((g.shape[0], *blocks, g.shape[-1]), g.dtype)
         for a, b in itertools.product(range(first, last + 1), repeat=2):
             offsets = row + padding - stride * a, column + padding - stride * b
@@ -121,9 +117,8 @@ def collect(
 def _running_max(x, place, axis: int, size: int, stride: int, *, step: int):
     """Maximum over windows of ``size`` entries along one axis, and ``place + step * offset``.
 
-    The gradient goes to that place, always one. That of `jax.numpy.maximum` goes to the operands
-    *equal* to the result: recomputed in another fusion they may round differently, and it is lost
-    (see `pooling.max_over`).
+    The gradient goes to that place. The gradient of `jax.numpy.maximum` goes to the operands equal
+    to the result; recomputed in another fusion they may round differently, and it is lost.
     """
     length = (x.shape[axis] - size) // stride * stride + 1
     place = jnp.broadcast_to(place, x.shape)
@@ -137,7 +132,7 @@ def _running_max(x, place, axis: int, size: int, stride: int, *, step: int):
 
 
 def largest(entries: Iterable[jax.Array]) -> tuple[jax.Array, jax.Array]:
-    """The largest of arrays of one shape, and its number among them, uint8."""
+    """Elementwise maximum of arrays of one shape, and the number of the array it is in, uint8."""
     best, *others = entries
     best_place = jnp.zeros(best.shape, jnp.uint8)
     for number, other in enumerate(others, 1):
@@ -146,6 +141,6 @@ def largest(entries: Iterable[jax.Array]) -> tuple[jax.Array, jax.Array]:
 
 
 def _larger(best, best_place, other, other_place) -> tuple[jax.Array, jax.Array]:
-    # NaN is the only value unlike itself; it must come through.
+    # NaN, the only value unlike itself, must come through.
     larger = (other > best) | (other != other)
     return jnp.where(larger, other, best), jnp.where(larger, other_place, best_place)

@@ -1,4 +1,4 @@
-"""Pooling to a fixed grid by means in torch's bins, and over axes by maxima."""
+"""Adaptive average pooling in torch's bins, and maxima over axes with a safe gradient."""
 
 import math
 from functools import partial
@@ -20,9 +20,9 @@ def adaptive_average_pool(x_BxHxWxC: jax.Array, *, size: int) -> jax.Array:
 
 
 def all_but_repeats(x_BxHxWxC: jax.Array, *, size: int) -> jax.Array:
-    """What adaptive averages of ``size * size`` bins hold: they, or the map if it is smaller.
+    """Adaptive averages of ``size * size`` bins, or the map itself where it has fewer cells.
 
-    The averages of the result are those of the map.
+    Either way the adaptive averages of the result are those of the map.
     """
     if math.prod(x_BxHxWxC.shape[1:3]) < size**2:
         return x_BxHxWxC
@@ -35,10 +35,9 @@ def max_over(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
 
     `jax.numpy.max` sends the gradient to the entries *equal* to the maximum. Under `jax.jit` the
     compiler recomputes the entries inside another fusion, where a fused multiply-add rounds them
-    differently, so that none may be equal: the gradient is then lost without a sign. Measured with
-    jax 0.10.2 on CPU: gradient norms of ResNet18-C below its second stage off by 1 to 16 %, against
-    1e-5 without jit (shared/parity, ``train_grad_norms``). Here the entries within rounding of the
-    maximum share the gradient, as ties do in `jax.numpy.max` and PyTorch's ``amax``.
+    differently, so that none may be equal: the gradient then silently vanishes (ResNet18-C, jax
+    0.10.2 on CPU: gradient norms off by 1 to 16 %). Here the entries within rounding of the maximum
+    share the gradient, as ties do in `jax.numpy.max` and PyTorch's ``amax``.
 
     Args:
       x: array of any floating type.

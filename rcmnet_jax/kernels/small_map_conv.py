@@ -1,9 +1,8 @@
-"""Convolution of maps of a few pixels, without the products that padding makes.
+"""Convolution of maps of a few pixels, without products with padding.
 
-On a map of 2x2 pixels each pixel sees only four of a 3x3 kernel's nine taps on the image; on one
-of 3x3, 49 of 81 pairs of pixels meet. So each tap is multiplied with those pixels alone that it
-brings to a result: 16 and 49 matrix products of (B, C) with (C, D), where the plain form has 36 and
-81, and Winograd's 16 and 64 with its transforms.
+Under a 3x3 kernel padding is most of what a 2x2 map's results see. Each tap is therefore multiplied
+only with the pixels it sees: 16 matrix products of (B, C) with (C, D) for a 2x2 map, 49 for 3x3,
+where the plain form has 36 and 81.
 
 Dimensions: B images, H and W pixels, C channels in, D out, N pixels under a tap.
 """
@@ -16,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-# Row and column of a pixel, of a result or of a tap.
+# Row and column of a pixel, a result or a tap.
 Place = tuple[int, int]
 
 
@@ -52,7 +51,7 @@ def _backward(stride: int, padding: int, residuals, g):
     of_pixels = _Sums()
     nothing = jnp.zeros((channels, features), g.dtype)
     of_taps = {(row, column): nothing for row in range(size) for column in range(size)}
-    # What is not asked for (of images, of frozen kernels) the compiler leaves out.
+    # The compiler drops whichever is not used (gradients of images, of frozen kernels).
     for tap, pixel_of in _taps(x.shape, size, stride, padding):
         g_NxBxD = _gather(g, pixel_of)
         to_channels = (((2,), (1,)), ((), ()))
@@ -86,14 +85,14 @@ class _Sums:
 
 
 def _gather(x_BxHxWxC: jax.Array, places: Collection[Place]) -> jax.Array:
-    """Some pixels of all images: (N, B, C). On an axis of its own, so that a batch stays split."""
+    """Some pixels of all images: (N, B, C), so that a batch stays split over devices."""
     return jnp.stack([x_BxHxWxC[:, i, j] for i, j in places])
 
 
 def _taps(
     shape, size: int, stride: int, padding: int
 ) -> Iterator[tuple[Place, dict[Place, Place]]]:
-    """Each tap that sees the image anywhere, with the pixel that it sees by the result's place.
+    """Each tap that sees the image, with the pixel it sees for each result.
 
     `shape` is the input's, (B, H, W, C); only H and W are read, so B may be symbolic.
     """

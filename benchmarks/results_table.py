@@ -4,7 +4,7 @@ import json
 import statistics
 from pathlib import Path
 
-from benchmarks.plan import OURS, TASKS, Case
+from benchmarks.cases import OURS, TASKS, Case
 
 # Dense peak of tensor cores in bfloat16, TFLOP/s, by a part of the device's name (NVIDIA's data
 # sheets, without sparsity). The first that fits.

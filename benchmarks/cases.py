@@ -1,4 +1,4 @@
-"""What is measured: networks, sizes, batch sizes, tasks and sides. Imports neither framework."""
+"""What is measured: networks, sizes, batch sizes, tasks and sides. Imports no framework."""
 
 import dataclasses
 
@@ -49,17 +49,17 @@ class Case:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """Of a batch of images, channels last."""
+        """Shape of a batch of images, channels last."""
         return (self.batch, *SIZES[self.size], 3)
 
     @property
     def name(self) -> str:
-        """For people."""
+        """One line for output."""
         height, width = SIZES[self.size]
         return f"{self.model} {height}x{width}, batch {self.batch}, {self.dtype}"
 
 
-def cases(models, sizes, *, dtype: str, batches=(), gpu: bool = False) -> list[Case]:
+def cases_of(models, sizes, *, dtype: str, batches=(), gpu: bool = False) -> list[Case]:
     """Every network at every size it can take; ``batches`` are tried each where given."""
     usual = GPU_BATCH if gpu else CPU_BATCH
     return [
@@ -72,7 +72,7 @@ def cases(models, sizes, *, dtype: str, batches=(), gpu: bool = False) -> list[C
 
 
 def left_out(models, sizes) -> list[str]:
-    """The networks at sizes that are too small for them, for people."""
+    """One line for each network at each size that is too small for it."""
     return [
         f"{model} at {size} pixels: it takes {MODELS[model].smallest} at least"
         for model in models
@@ -86,6 +86,6 @@ def _fits(model: str, size: int) -> bool:
 
 
 def sides(*, torch: bool, eager: bool = True, compiled: bool = True) -> tuple[str, ...]:
-    """Who takes turns."""
+    """The sides that take turns."""
     theirs = {"torch_eager": eager, "torch_compiled": compiled}
     return (OURS, *(name for name, wanted in theirs.items() if torch and wanted))

@@ -1,4 +1,4 @@
-"""Everything that `rcmnet benchmark` measures, from its arguments to the written report."""
+"""What `rcmnet benchmark` runs, from its arguments to the written report."""
 
 import argparse
 import dataclasses
@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import plan, report, turns
+from benchmarks import cases, results_table, turns
 from benchmarks.startup import measure_startup
 from rcmnet_jax.errors import UserError
 
@@ -26,18 +26,18 @@ def compare(args: argparse.Namespace) -> dict:
     Raises:
       UserError: no network takes any of the sizes, and nothing else is asked for.
     """
-    pythons = {plan.OURS: turns.this_python()}
-    names = plan.sides(
+    pythons = {cases.OURS: turns.this_python()}
+    names = cases.sides(
         torch=args.torch_python is not None,
         eager=not args.no_eager,
         compiled=not args.no_compile,
     )
-    pythons |= {name: args.torch_python for name in names if name != plan.OURS}
-    cases = plan.cases(
+    pythons |= {name: args.torch_python for name in names if name != cases.OURS}
+    todo = cases.cases_of(
         args.models, args.sizes, dtype=args.dtype, batches=args.batches, gpu=_has_gpu()
     )
-    left_out = plan.left_out(args.models, args.sizes)
-    if not (cases or args.startup or args.input):
+    left_out = cases.left_out(args.models, args.sizes)
+    if not (todo or args.startup or args.input):
         raise UserError(f"nothing to measure: {'; '.join(left_out)}")
     for what in left_out:
         print(f"left out: {what}", flush=True)
@@ -54,7 +54,7 @@ def compare(args: argparse.Namespace) -> dict:
         "rows": [],
         "left_out": left_out,
     }
-    for case in cases:
+    for case in todo:
         print(f"{case.name}: {', '.join(args.tasks)}", flush=True)
         result = turns.measure_case(
             case,
@@ -69,10 +69,11 @@ def compare(args: argparse.Namespace) -> dict:
         content["results"].append(result)
         for side, described in result["sides"].items():
             content["sides"].setdefault(side, described)
-        peak = args.peak_tflops or report.peak_of(result["sides"][plan.OURS]["device"], args.dtype)
-        content["rows"] = report.rows_of(content["results"], peak)
+        device = result["sides"][cases.OURS]["device"]
+        peak = args.peak_tflops or results_table.peak_of(device, args.dtype)
+        content["rows"] = results_table.rows_of(content["results"], peak)
         # After every case, so that an interrupted run keeps what it has.
-        report.write(content, args.out)
+        results_table.write(content, args.out)
     if args.startup:
         print("start-up", flush=True)
         content["startup"] = measure_startup(pythons, min(args.sizes, key=_from_64), log)
@@ -81,7 +82,7 @@ def compare(args: argparse.Namespace) -> dict:
 
         print("input path", flush=True)
         content["input"] = measure_input(max(args.sizes), args.images)
-    report.write(content, args.out)
+    results_table.write(content, args.out)
     return content
 
 
@@ -104,7 +105,7 @@ def paper(args: argparse.Namespace) -> dict:
         )
     content = {**dataclasses.asdict(done), "size": size, "batch": batch, "images": images}
     content |= {"epochs": epochs, "dtype": args.dtype, "tiny": args.tiny}
-    peak = args.peak_tflops or report.peak_of(done.device, args.dtype)
+    peak = args.peak_tflops or results_table.peak_of(done.device, args.dtype)
     print(f"{done.device}: {epochs} epochs of {images} images in {done.train_s:.1f} s")
     print(f"compiled in {done.compile_s:.1f} s; {done.images_per_second:.1f} images/s")
     if peak:

@@ -1,9 +1,8 @@
 """Grad-CAM of ResNet18: ours against pytorch-grad-cam, in turns, and what a map costs in passes.
 
-    python benchmarks/grad_cam.py --torch-python VENV/bin/python            # 64x64, batch 64
-    python benchmarks/grad_cam.py --torch-python VENV/bin/python --native   # 363x360, batch 16
-    python benchmarks/grad_cam.py --torch-python VENV/bin/python --batch 8  # other batches
-    python benchmarks/grad_cam.py                                           # ours alone
+    python benchmarks/pytorch_grad_cam.py --torch-python VENV/bin/python   # 64x64, batch 64
+    python benchmarks/pytorch_grad_cam.py --torch-python VENV/bin/python --native  # 363x360, 16
+    python benchmarks/pytorch_grad_cam.py                                  # ours alone
 
 VENV needs torch, torchvision and grad-cam; where torchvision's wheel is for another build of torch,
 its compiled operators, which nothing here calls, are declared without being there. Both sides make

@@ -1,10 +1,10 @@
-"""Random images and labels, the same on every side. Imports neither framework."""
+"""Random images and labels, the same on every side. Imports no framework."""
 
 import numpy as np
 
-from benchmarks.plan import CLASSES, EPOCH_STEPS, Case
+from benchmarks.cases import CLASSES, EPOCH_STEPS, Case
 
-# Of PBC's training images, about.
+# About those of PBC's training images.
 MEAN, STD = (0.86, 0.74, 0.72), (0.18, 0.2, 0.08)
 
 
