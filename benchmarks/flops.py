@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import jax
 from jax.extend import core as jex
 
-from rcmnet_jax.models.formulation import plainly
+from rcmnet_jax.kernels.backend import plainly
 
 
 def matrix_flops(function: Callable, *arguments) -> int:

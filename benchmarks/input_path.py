@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks.plan import SIZES
+from benchmarks.cases import SIZES
 
 
 def measure_input(size: int, images: int, rounds: int = 3) -> dict[str, str]:

@@ -8,36 +8,37 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.data import MEAN, STD, batch_of, order_of, split_of
+from benchmarks.cases import CLASSES, EPOCH_STEPS, FROZEN_EPOCHS, TASKS, Case
 from benchmarks.flops import matrix_flops
-from benchmarks.plan import CLASSES, EPOCH_STEPS, FROZEN_EPOCHS, TASKS, Case
+from benchmarks.random_images import MEAN, STD, batch_of, order_of, split_of
 from configs.base import base_config
 from rcmnet_jax.data.augment import Augmentation, standardize
 from rcmnet_jax.explain import grad_cam
-from rcmnet_jax.hosts.mesh import make_mesh, put_batch, put_replicated, replicated
+from rcmnet_jax.hosts.mesh import make_mesh, put_batch, put_replicated
 from rcmnet_jax.interop.torch import to_torch_state_dict
-from rcmnet_jax.models import create_model
+from rcmnet_jax.models import MODELS, create_model
 from rcmnet_jax.training.feed import STEPS_PER_DISPATCH
 from rcmnet_jax.training.optimizer import make_optimizer
 from rcmnet_jax.training.state import TrainState
-from rcmnet_jax.training.steps import Recipe, train_steps_on_device
+from rcmnet_jax.training.steps import StepConfig, StepInputs, compile_step
 from rcmnet_jax.transfer.frozen_features import pooled_features
 
-RECIPE = Recipe(mean=MEAN, std=STD, augmentation=Augmentation("none"))
+INPUTS = StepInputs(mean=np.asarray(MEAN, np.float32), std=np.asarray(STD, np.float32))
+CONFIG = StepConfig()
 HEAD = ("head/bias", "head/kernel")
-# Pixels times 1 plus or minus so much, so many times: of the size by which two correct forms of a
-# convolution differ. Several, as not each takes a map to the other side of a kink.
+# Relative change of pixels, as two correct forms of a convolution differ, and how
+# many such changes are tried: not each moves a map to the other side of a kink.
 NUDGE = 1e-6
 NUDGES = 6
 
 
 class Subject:
-    """A network with random weights, and the tasks of `benchmarks.plan.TASKS`.
+    """A network with random weights, and the tasks of `benchmarks.cases.TASKS`.
 
     Args:
       case: what to build.
       weights: where the PyTorch names and arrays are written for the others.
-      compiled: not used; our side always is.
+      compiled: ignored; our side always is.
     """
 
     def __init__(self, case: Case, weights: str, compiled: bool):
@@ -54,7 +55,7 @@ class Subject:
         self._x = put_batch(np.asarray(x), self.mesh)
         self._classes = jnp.asarray(self._labels)
         self._apply = jax.jit(functools.partial(self._model.apply, train=False))
-        # What takes the accelerator less time than its call is asked for several times in a row.
+        # Several steps a call where a step takes the accelerator less time than a dispatch.
         self.repeats = STEPS_PER_DISPATCH.get(jax.default_backend(), 1)
         self._tasks: dict = {}
 
@@ -65,14 +66,14 @@ class Subject:
 
     @property
     def versions(self) -> dict[str, str]:
-        """Of what computes."""
+        """Versions of the libraries that compute."""
         import flax
         import jaxlib
 
         return {"jax": jax.__version__, "jaxlib": jaxlib.__version__, "flax": flax.__version__}
 
     def check(self, path: str) -> None:
-        """Logits, the loss of a training step and Grad-CAM maps of the batch, and their moves."""
+        """Writes logits, the loss of a step, Grad-CAM maps and how far roundings move these."""
         logits = self._apply(self._variables, self._x)
         explain = functools.partial(grad_cam, self._model, self._variables, relu=False)
         maps = np.asarray(explain(self._x, self._classes))
@@ -82,7 +83,7 @@ class Subject:
         np.savez(path, **outputs)
 
     def _moves(self, explain, maps_BxHxW: np.ndarray) -> np.ndarray:
-        """How far each map (B,) moves at most when its pixels do so by a rounding."""
+        """The most each map (B,) moves when its pixels change by a rounding."""
         noise = np.random.default_rng(0)
         pixels = np.asarray(self._x)
         moves = np.zeros(len(maps_BxHxW), np.float32)
@@ -93,9 +94,9 @@ class Subject:
         return moves
 
     def _training(self) -> dict:
-        """Loss of the first step, and how far the classifier has moved after one call of steps."""
-        if self._case.model in ("vgg19", "alexnet"):
-            # Their dropout draws other units on every side.
+        """Loss of the first step, and the classifier's update after one call of steps."""
+        if not MODELS[self._case.model].is_resnet:
+            # Dropout draws different units on each side.
             return {}
         step = self._task("train")
         losses = step()["loss"]
@@ -112,11 +113,11 @@ class Subject:
         return self._tasks[name]
 
     def compiled_text(self) -> str:
-        """What the compiler made of the training step, once it has run."""
+        """Compiled HLO of the training step, once it has run."""
         return self._tasks["train"].compiled_text()
 
     def images(self, task: str) -> int:
-        """Images that one call of a task is about."""
+        """Images that one call of a task processes."""
         repeats = self.repeats if task in ("forward", "train", "frozen_step") else 1
         return self._case.batch * TASKS[task][1] * repeats
 
@@ -131,14 +132,14 @@ class Subject:
         image = jax.ShapeDtypeStruct((1, *self._case.shape[1:]), jnp.float32)
         return matrix_flops(apply, self._variables, image)
 
-    def train_state(self, recipe: Recipe) -> TrainState:
-        """At the start, with the weights of all sides."""
-        # Weight decay 5e-4, Nesterov's momentum of 0.9: what torch_side.py writes out.
+    def train_state(self, config: StepConfig) -> TrainState:
+        """Initial state with the weights that all sides share."""
+        # Weight decay 5e-4 and Nesterov momentum 0.9, as torch_side.py.
         tx = make_optimizer(base_config().optim, lambda step: 1e-4)
-        # Copies, because the step gives its state's buffers away.
+        # Copies, because the step donates its state.
         variables = jax.tree.map(jnp.copy, self._variables)
         params = variables["params"]
-        trains = params if recipe.trainable is None else {"head": params["head"]}
+        trains = params if config.trainable is None else {"head": params["head"]}
         state = TrainState(
             step=jnp.zeros((), jnp.int32),
             apply_fn=self._model.apply,
@@ -161,21 +162,21 @@ class Subject:
         return lambda: grad_cam(self._model, self._variables, self._x, self._classes)
 
     def _make_train(self):
-        return self._stepper(RECIPE, *self._repeated())
+        return self._stepper(CONFIG, *self._repeated())
 
     def _make_frozen_step(self):
-        recipe = dataclasses.replace(RECIPE, trainable=HEAD, frozen_norm=True)
-        return self._stepper(recipe, *self._repeated())
+        config = dataclasses.replace(CONFIG, trainable=HEAD, frozen_norm=True)
+        return self._stepper(config, *self._repeated())
 
     def _make_epoch(self):
-        recipe = dataclasses.replace(RECIPE, augmentation=Augmentation("dihedral"))
+        config = dataclasses.replace(CONFIG, augmentation=Augmentation("dihedral"))
         chunks = np.split(order_of(self._case), EPOCH_STEPS // min(self.repeats, EPOCH_STEPS))
-        step = self._stepper(recipe, *split_of(self._case), chunks[0])
+        step = self._stepper(config, *split_of(self._case), chunks[0])
         chunks = put_batch(chunks, self.mesh, axis=1)
         return lambda: [step(rows) for rows in chunks]
 
     def _make_frozen_run(self):
-        recipe = dataclasses.replace(RECIPE, trainable=HEAD, frozen_norm=True)
+        config = dataclasses.replace(CONFIG, trainable=HEAD, frozen_norm=True)
         pixels, labels = split_of(self._case)
         pooled = jax.jit(functools.partial(pooled_features, self._model, mean=MEAN, std=STD))
         views = jnp.zeros(self._case.batch, jnp.int32)
@@ -187,7 +188,7 @@ class Subject:
             parts = np.split(pixels, EPOCH_STEPS)
             features = jnp.concatenate([pooled(self._variables, p, views) for p in parts])
             if step is None:
-                step = self._stepper(recipe, features[:, None], labels, rows, name="features")
+                step = self._stepper(config, features[:, None], labels, rows, name="features")
             return step()
 
         return run
@@ -196,38 +197,39 @@ class Subject:
         rows = np.tile(np.arange(self._case.batch, dtype=np.int32), (self.repeats, 1))
         return self._pixels, self._labels, rows
 
-    def _stepper(self, recipe, pixels, labels, rows, name="image"):
+    def _stepper(self, config, pixels, labels, rows, name="image"):
         return _Stepper(
-            self.train_state(recipe), recipe, self.mesh, {name: pixels, "label": labels}, rows
+            self.train_state(config), config, self.mesh, {name: pixels, "label": labels}, rows
         )
 
 
 class _Stepper:
     """The loop's compiled step on a split that lies on the device."""
 
-    def __init__(self, state, recipe, mesh, split, rows):
+    def __init__(self, state, config, mesh, split, rows):
         self._state = state
-        self._step = jax.jit(
-            functools.partial(train_steps_on_device, recipe=recipe),
-            donate_argnums=0,
-            out_shardings=replicated(mesh),
-        )
-        self._split, self._key = put_replicated((split, jax.random.key(0)), mesh)
+        self._step = compile_step(config, mesh, on_device=True)
+        count = np.asarray(len(rows), np.int32)
+        given = (split, count, jax.random.key(0), INPUTS)
+        self._split, self._count, self._key, self._inputs = put_replicated(given, mesh)
         self.rows, self._views = put_batch((rows, np.zeros_like(rows)), mesh, axis=1)
 
     @property
     def head(self) -> jax.Array:
-        """The classifier's kernel as it is now."""
+        """The current kernel of the classifier."""
         return self._state.params["head"]["kernel"]
 
     def compiled_text(self) -> str:
-        """What the compiler made of it."""
-        arguments = (self._state, self._split, self.rows, self._views, self._key)
-        return self._step.lower(*arguments).compile().as_text()
+        """Compiled HLO of the step."""
+        return self._step.lower(*self._arguments(self.rows)).compile().as_text()
+
+    def _arguments(self, rows):
+        batches = (self._split, rows, self._views, self._count)
+        return (self._state, *batches, self._key, self._inputs)
 
     def __call__(self, rows=None):
         rows = self.rows if rows is None else rows
-        self._state, metrics = self._step(self._state, self._split, rows, self._views, self._key)
+        self._state, metrics = self._step(*self._arguments(rows))
         return metrics
 
 

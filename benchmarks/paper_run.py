@@ -6,19 +6,18 @@ does not look at them. Validation, checkpoints and logs are not in the time; the
 """
 
 import dataclasses
-import functools
 import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.jax_side import RECIPE, Subject
-from benchmarks.plan import CLASSES, Case
+from benchmarks.cases import CLASSES, Case
+from benchmarks.jax_side import CONFIG, INPUTS, Subject
 from rcmnet_jax.data.augment import Augmentation
 from rcmnet_jax.data.order import BatchOrder
-from rcmnet_jax.hosts.mesh import put_batch, put_replicated, replicated
-from rcmnet_jax.training.steps import train_steps_on_device
+from rcmnet_jax.hosts.mesh import put_batch, put_replicated
+from rcmnet_jax.training.steps import compile_step
 
 # Eight classes of 971, cut to the smallest, of which a tenth validates.
 TRAIN_IMAGES, EPOCHS, GOAL_S = 8 * 874, 30, 90.0
@@ -57,7 +56,7 @@ def paper_run(
     """Trains RCMNet on as many random images as the balanced set has, and times it.
 
     Args:
-      size: a key of `benchmarks.plan.SIZES`.
+      size: a key of `benchmarks.cases.SIZES`.
       batch: over all devices.
       dtype: compute type.
       images: in the train split.
@@ -70,22 +69,19 @@ def paper_run(
     labels = rng.integers(0, CLASSES, images).astype(np.int32)
     pixels = rng.integers(0, 256, (images, *case.shape[1:]), dtype=np.uint8)
     order = BatchOrder(labels, batch_size=batch, seed=0)
-    recipe = dataclasses.replace(RECIPE, augmentation=Augmentation("dihedral"))
-    state, mesh = subject.train_state(recipe), subject.mesh
+    config = dataclasses.replace(CONFIG, augmentation=Augmentation("dihedral"))
+    state, mesh = subject.train_state(config), subject.mesh
     split = put_replicated({"image": pixels, "label": labels}, mesh)
     key = put_replicated(jax.random.key(0), mesh)
     # Equal dispatches that cover an epoch without a rest, so that one compilation serves all.
     most = LONGEST_DISPATCH if jax.default_backend() != "cpu" else 1
     chunk = max(n for n in range(1, most + 1) if order.steps_per_epoch % n == 0)
-    step = jax.jit(
-        functools.partial(train_steps_on_device, recipe=recipe),
-        donate_argnums=0,
-        out_shardings=replicated(mesh),
-    )
+    step = compile_step(config, mesh, on_device=True)
+    count, inputs = put_replicated((np.asarray(chunk, np.int32), INPUTS), mesh)
 
     def dispatch(state, start):
         rows = put_batch(order.batches(start, chunk), mesh, axis=1)
-        return step(state, split, *rows, key)
+        return step(state, split, *rows, count, key, inputs)
 
     start = time.perf_counter()
     state, metrics = jax.block_until_ready(dispatch(state, 0))

@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.plan import SIZES, Case
+from benchmarks.cases import SIZES, Case
 from rcmnet_jax.runtime import configure_runtime, use_huge_pages
 
 STEPS = 8

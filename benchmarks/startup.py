@@ -1,4 +1,4 @@
-"""How long until something happens: imports, and the first step of a run, cold and warm."""
+"""Seconds of imports and to the first step of a run, with an empty and a filled compile cache."""
 
 import dataclasses
 import os
@@ -8,14 +8,14 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.plan import OURS, Case
+from benchmarks.cases import OURS, Case
 from benchmarks.turns import ROOT, Side, SideError, this_python
 
 IMPORTS = ("rcmnet_jax", "rcmnet_jax.cli.main", "rcmnet_jax.training.loop")
 
 
 def measure_startup(pythons: dict[str, str], size: int, log: Path) -> dict[str, str]:
-    """Seconds, ready to print, by what they are of."""
+    """What was timed -> seconds, ready to print."""
     measured = {}
     for module in IMPORTS:
         measured[f"import {module}"] = _import_seconds(this_python(), module)

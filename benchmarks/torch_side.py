@@ -11,16 +11,17 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from benchmarks.data import MEAN, STD, batch_of, order_of, split_of
-from benchmarks.plan import CLASSES, FROZEN_EPOCHS, TASKS, Case
+from benchmarks.cases import CLASSES, FROZEN_EPOCHS, TASKS, Case
+from benchmarks.random_images import MEAN, STD, batch_of, order_of, split_of
 from benchmarks.torch_networks import create
+from rcmnet_jax.models.registry import MODELS
 
 # As many steps a call as ours dispatches at once.
 STEPS_ON_GPU = 16
 
 
 class Subject:
-    """A network with the weights of a file, and the tasks of `benchmarks.plan.TASKS`.
+    """A network with the weights of a file, and the tasks of `benchmarks.cases.TASKS`.
 
     Args:
       case: what to build.
@@ -71,7 +72,7 @@ class Subject:
             logits = self._forward(self._x).float()
         cam = self._grad_cam(self._network.features, relu=False)
         figures = {"logits": logits, "grad_cam": cam}
-        if self._case.model not in ("vgg19", "alexnet"):
+        if MODELS[self._case.model].is_resnet:
             before = {k: v.clone() for k, v in self._network.state_dict().items()}
             head = next(iter(self._head()))
             start = head.detach().clone()

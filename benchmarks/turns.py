@@ -13,21 +13,20 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.plan import OURS, Case
+from benchmarks.cases import OURS, Case
 
 ROOT = Path(__file__).resolve().parents[1]
-# How far an output may be from ours. In float32 the largest deviation over the largest magnitude.
-# In bfloat16 root mean squares of both: rounding moves single entries of a random network's maps by
-# a fifth, on either side, and the whole map by 7 to 8 % of what float32 gives (363x360, batch 4).
+# Largest deviation of an output from ours over its largest magnitude; in bfloat16 of root mean
+# squares, because rounding alone moves single entries of a map by a fifth and the map by 8 %.
 TOLERANCE = {"float32": 1e-3, "bfloat16": 0.2}
-# A map on a kink is left out (`_on_kinks`), at most so many images of a batch.
+# Largest part of a batch whose maps may be left out for lying on a kink (`_on_kinks`).
 KINKS = 1 / 16
-# After a turn, so that the threads of the side before have gone to sleep.
+# Seconds after a turn, until the threads of that side sleep.
 PAUSE = 0.05
 
 
 class SideError(Exception):
-    """A side could not do what it was asked; the message is one line."""
+    """A side failed; the message is one line."""
 
 
 class Side:
@@ -37,7 +36,7 @@ class Side:
       name: ``ours``, ``torch_eager`` or ``torch_compiled``.
       python: its interpreter.
       cores: CPU cores it may use; 0: all.
-      log: gets what it prints.
+      log: file for its output.
     """
 
     def __init__(self, name: str, python: str, cores: int, log: Path):
@@ -85,7 +84,7 @@ class Side:
     def close(self) -> None:
         """Ends the process."""
         for stream in filter(None, (self._process.stdin, self._process.stdout)):
-            # What is left to be sent to a side that has ended is of no use to anyone.
+            # The side may have ended already.
             with contextlib.suppress(BrokenPipeError):
                 stream.close()
         self._process.wait()
@@ -106,13 +105,13 @@ def measure_case(
 
     Args:
       case: what to build.
-      tasks: names of `benchmarks.plan.TASKS`.
+      tasks: names of `benchmarks.cases.TASKS`.
       pythons: side -> interpreter; ours is the first.
       rounds: turns of each side.
       seconds: of a turn, at least one call.
       cores: CPU cores of each side; 0: all.
-      log: gets what the sides print.
-      tell: called with lines for people.
+      log: file for the sides' output.
+      tell: called with lines of progress.
 
     Returns:
       ``case``, ``sides`` (device and versions, peak memory), ``deviation`` of the outputs,
@@ -145,7 +144,7 @@ def measure_case(
                 continue
             running[name] = side
         others = [name for name in running if name != OURS]
-        # Where nothing is compared, a kink is no reason to say or refuse anything.
+        # Without another side there is nothing to compare.
         kinks = _on_kinks(folder / f"{OURS}.npz", case) if others else np.zeros(case.batch, bool)
         if kinks.any():
             tell(

@@ -1,4 +1,4 @@
-"""One side of a comparison: a process that prepares a network, and is timed when it is its turn.
+"""One side of a comparison: a process that prepares a network and times it on request.
 
 Started as ``python -m benchmarks.worker SIDE`` by `benchmarks.turns`; requests and answers are
 lines of JSON. The PyTorch sides need neither jax nor rcmnet_jax, so they run under any interpreter
@@ -13,10 +13,9 @@ import sys
 import time
 import traceback
 
-from benchmarks.plan import OURS, Case
+from benchmarks.cases import OURS, Case
 
-# Steps after the first call that are not counted either. The heap of a step of gigabytes grows
-# within the first ten, and a growing step takes twice as long (docs/performance.md).
+# Further untimed steps after the first call: the heap grows within the first ten.
 WARM_STEPS = 10
 
 
@@ -36,9 +35,9 @@ def main() -> None:
         request = json.loads(line)
         try:
             answer = getattr(worker, request.pop("do"))(**request)
-        except Exception as error:  # Whatever a framework raises, the other sides go on.
+        except Exception as error:  # Whatever a framework raises, the other sides continue.
             traceback.print_exc()
-            # Some have no message.
+            # Some errors have no message.
             first_line = str(error).strip().partition("\n")[0]
             answer = {"error": f"{type(error).__name__}: {first_line[:200]}"}
         answers.write(json.dumps(answer) + "\n")
@@ -68,7 +67,7 @@ class _Worker:
     def warm(self, task) -> dict:
         """Calls that are not timed; the first may compile."""
         self._subject.run(task)
-        # Compilers that look again at the second call do so now, and allocators settle.
+        # Compilers may specialise at the second call, and allocators settle.
         for _ in range(-(-WARM_STEPS // self._subject.repeats)):
             self._subject.run(task)
         return {}
@@ -92,7 +91,7 @@ class _Worker:
         return {"host": host, "device": self._subject.device_memory()}
 
     def flops(self) -> dict:
-        """Of one image's forward pass, by the compiler's count; ours only."""
+        """Of one image's forward pass; ours only."""
         return {"flops": self._subject.flops()}
 
 

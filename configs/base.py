@@ -7,8 +7,7 @@ the rest, as in ``--config.optim.learning_rate=0.05``. A key that is not declare
 import ml_collections
 
 from rcmnet_jax.errors import ConfigError
-
-RESNET_FAMILY = ("resnet18", "resnet18_c", "resnet18_m", "rcmnet")
+from rcmnet_jax.models.registry import network_facts
 
 
 def parse_arg(arg: str, **defaults):
@@ -37,6 +36,7 @@ def parse_arg(arg: str, **defaults):
 
 def base_config(model: str = "rcmnet") -> ml_collections.ConfigDict:
     """The defaults of all experiments, for one of the six networks."""
+    network = network_facts(model)
     config = ml_collections.ConfigDict()
     # Of initial weights, batch order, augmentation and dropout. The split has its own.
     config.seed = 0
@@ -71,7 +71,7 @@ def base_config(model: str = "rcmnet") -> ml_collections.ConfigDict:
     config.model.name = model
     config.model.dtype = "float32"  # Compute type; bfloat16 on GPU.
     config.model.param_dtype = "float32"
-    if model in RESNET_FAMILY:
+    if network.is_resnet:
         config.model.norm = "batch"  # batch | group.
         config.model.stem = "imagenet"  # imagenet | small (no pooling, for tiny images).
         config.model.dropout = 0.0
@@ -79,7 +79,7 @@ def base_config(model: str = "rcmnet") -> ml_collections.ConfigDict:
         config.model.dropout = 0.5
 
     config.optim = ml_collections.ConfigDict()
-    config.optim.learning_rate = 0.05  # Peak, for the given batch size.
+    config.optim.learning_rate = network.learning_rate  # Peak, for the given batch size.
     config.optim.schedule = "cosine"  # cosine | constant.
     config.optim.warmup_epochs = 1.0
     config.optim.momentum = 0.9

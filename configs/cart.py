@@ -22,8 +22,9 @@ images (250 band and 250 segmented neutrophils), ``data=folder`` is for any othe
 
 import ml_collections
 
-from configs.base import RESNET_FAMILY, as_published, base_config, parse_arg, shrink
+from configs.base import as_published, base_config, parse_arg, shrink
 from rcmnet_jax.errors import ConfigError
+from rcmnet_jax.models.registry import network_facts
 
 DATA = {
     "cart": "cart",
@@ -83,5 +84,5 @@ def _check(given: ml_collections.ConfigDict) -> None:
     for key, choices in (("data", DATA), ("tune", TUNE)):
         if given[key] not in choices:
             raise ConfigError(f"{key}={given[key]!r} is not one of {', '.join(choices)}")
-    if given.tune == "mlp" and given.model in RESNET_FAMILY:
+    if given.tune == "mlp" and network_facts(given.model).is_resnet:
         raise ConfigError(f"tune=mlp: {given.model} has one dense layer only, use tune=head")

@@ -21,8 +21,6 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     config.data.height = config.data.width = given.size
     config.data.light = config.data.stain = 0.05
     config.train.epochs = given.epochs
-    if given.model in ("vgg19", "alexnet"):
-        config.optim.learning_rate = 0.01
     if given.runlocal:
         shrink(config)
     return config

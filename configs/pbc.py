@@ -38,9 +38,6 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     if given.size and given.size <= 128:
         # Small images leave room for larger batches, which a CPU needs to be busy.
         config.train.batch_size = 64
-    if given.model in ("vgg19", "alexnet"):
-        # Without normalisation layers the networks diverge at the ResNets' rate.
-        config.optim.learning_rate = 0.01
     if given.as_published:
         as_published(config)
     if given.runlocal:

@@ -25,8 +25,6 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     config.train.epochs = given.epochs
     config.train.batch_size = 32
     config.log.every_steps = 10
-    if given.model in ("vgg19", "alexnet"):
-        config.optim.learning_rate = 0.01
     if given.runlocal:
         shrink(config)
     return config

@@ -1,7 +1,6 @@
-"""What must be settled before jax is imported: compile cache, memory pages, messages."""
+"""Process settings made before jax is imported: compile cache, memory pages, log level."""
 
 import contextlib
-import gc
 import os
 import sys
 from pathlib import Path
@@ -12,25 +11,22 @@ CACHE_VARIABLE = "RCMNET_COMPILE_CACHE"
 HUGE_PAGES_VARIABLE = "RCMNET_HUGE_PAGES"
 # glibc reads its settings once, when a process starts.
 TUNABLES_VARIABLE = "GLIBC_TUNABLES"
-# Ask for huge pages.
 HUGE_PAGES = "glibc.malloc.hugetlb=1"
-# And take large blocks from the one heap too, and keep what is freed, since the next step asks for
-# the same again. Without these each step pays for its pages anew; with them a process holds up to
-# 2.3 times what it needs (RCMNet at 363x360, batch 32: 12.2 instead of 5.7 GB).
+# Large blocks from the one heap too, and nothing given back to the system: the next step asks for
+# the same block again. Without thread caches, because a cached scrap beside a freed block keeps
+# glibc from using the block again, and the heap grows by another one.
 KEPT_HEAP = (
     f"{HUGE_PAGES}:glibc.malloc.mmap_max=0:glibc.malloc.arena_max=1"
-    ":glibc.malloc.trim_threshold=1099511627776"
+    ":glibc.malloc.trim_threshold=1099511627776:glibc.malloc.tcache_count=0"
 )
-# From so much memory on the heap is kept.
+# Least memory of a machine on which the heap is kept.
 KEPT_HEAP_BYTES = 20 * 2**30
-# Python's are (700, 10, 10) in 3.11.
-COLLECTION_THRESHOLDS = (50_000, 20, 20)
 CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
 KERNEL_SETTING = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
 def configure_runtime() -> None:
-    """Sets defaults of this process for jax; anything already in the environment wins.
+    """Sets this process's defaults for jax; variables already in the environment win.
 
     Compiled steps are kept in `compile_cache_dir`, so that the second start of a run does not
     compile again. Where that cannot be written the cache is off, with one line on standard error.
@@ -68,27 +64,16 @@ def compile_cache_dir() -> Path | None:
         return None
 
 
-def collect_garbage_seldom() -> None:
-    """Lets Python look for unreachable cycles after fifty thousand new objects instead of 700.
-
-    Importing jax and tracing a network make a million objects, all of which stay: looking through
-    them again and again takes a ninth of the imports (docs/performance.md). For programs only.
-    """
-    gc.set_threshold(*COLLECTION_THRESHOLDS)
-
-
 def use_huge_pages() -> None:
-    """Starts this process anew, as the same process, with a heap of huge pages.
+    """Replaces this process with itself, on a heap of huge pages that keeps its memory.
 
-    Each compiled step asks for hundreds of megabytes and gives them back. Taken from the system
-    anew, in pages of 4 kB, they cost a fifth to a third of a training step on CPU
-    (docs/performance.md). Where Linux gives huge pages to who asks for them, glibc's malloc asks
-    when told so in its environment before it starts. With `KEPT_HEAP_BYTES` of memory or more it
-    also keeps what it has: memory once used is not given back before the end, up to 2.3 times what
-    a step needs.
+    XLA on CPU asks malloc for hundreds of megabytes at each step and frees them. Taken from the
+    system anew in pages of 4 kB they cost a tenth to a third of a training step
+    (docs/performance.md). glibc reads its settings from the environment at the start of a process
+    only, hence the `execve`. The heap is kept from `KEPT_HEAP_BYTES` of memory on.
 
-    Only for programs, before they have done anything; who uses the library from a notebook sets
-    ``GLIBC_TUNABLES`` to `KEPT_HEAP` before starting it. ``RCMNET_HUGE_PAGES=off`` turns it off.
+    For programs, before they have done anything. In a notebook, set ``GLIBC_TUNABLES`` to
+    `KEPT_HEAP` before starting Jupyter. ``RCMNET_HUGE_PAGES=off`` turns it off.
     """
     if not huge_pages_would_help():
         return
@@ -101,7 +86,7 @@ def use_huge_pages() -> None:
 
 
 def huge_pages_would_help() -> bool:
-    """Whether Linux gives huge pages on request, and nobody has settled yet whether to ask."""
+    """Whether Linux grants huge pages on request and no setting says already whether to ask."""
     if os.environ.get(HUGE_PAGES_VARIABLE) == "off" or not sys.executable:
         return False
     if "glibc.malloc.hugetlb" in os.environ.get(TUNABLES_VARIABLE, ""):
@@ -109,12 +94,12 @@ def huge_pages_would_help() -> bool:
     try:
         return "[madvise]" in KERNEL_SETTING.read_text()
     except OSError:
-        # Not Linux, or closed to us.
+        # Not Linux, or not readable.
         return False
 
 
 def memory_bytes() -> int:
-    """The machine's memory, or the container's limit where that is less; 0 where nothing says."""
+    """The machine's memory, or the container's limit where that is less; 0 if unknown."""
     memory = machine_memory()["total"] or 0
     # No such file, or "max": no limit.
     with contextlib.suppress(OSError, ValueError):
@@ -123,7 +108,7 @@ def memory_bytes() -> int:
 
 
 def machine_memory() -> dict[str, int | None]:
-    """The machine's ``total`` and ``available`` memory in bytes; None where Linux does not say."""
+    """The machine's ``total`` and ``available`` memory in bytes; None if unknown."""
     facts: dict[str, int | None] = {"total": None, "available": None}
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()

@@ -1,4 +1,4 @@
-"""Programs that start themselves anew with a heap of huge pages."""
+"""Programs that restart themselves on a heap of huge pages."""
 
 import os
 import subprocess
@@ -8,7 +8,7 @@ import pytest
 
 from rcmnet_jax import runtime
 
-# Prints the process number, the arguments and the setting, before and after it starts anew.
+# Prints the process number, the arguments and the setting, before and after the restart.
 PROGRAM = """
 import os, pathlib, sys
 from rcmnet_jax import runtime
@@ -23,7 +23,7 @@ print("works", flush=True)
 
 @pytest.fixture
 def kernel(tmp_path, monkeypatch):
-    """A kernel that grants huge pages on request, and nobody has settled anything."""
+    """A kernel that grants huge pages on request, and an environment without settings."""
     setting = tmp_path / "enabled"
     setting.write_text("always [madvise] never\n")
     monkeypatch.setattr(runtime, "KERNEL_SETTING", setting)
@@ -37,7 +37,7 @@ def run(kernel, *arguments):
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
 
 
-def test_starts_anew_once_as_the_same_process_with_the_same_arguments(kernel):
+def test_restarts_once_as_the_same_process_with_the_same_arguments(kernel):
     before, after, works = run(kernel, "--flag", "two words")
     number, _, rest = before.partition(" ")
     assert rest == "['--flag', 'two words'] None"
@@ -64,7 +64,7 @@ def test_a_container_without_a_limit_has_the_memory_of_the_machine(tmp_path, mon
 
 
 @pytest.mark.parametrize("text", ["[always] madvise never", "always madvise [never]"])
-def test_does_nothing_where_the_kernel_has_settled_it(kernel, text):
+def test_does_nothing_where_the_kernel_decides(kernel, text):
     kernel.write_text(text)
     assert len(run(kernel)) == 2
 
@@ -86,19 +86,6 @@ def test_can_be_turned_off(kernel, monkeypatch, name, value):
 def test_a_program_that_cannot_be_started_goes_on(kernel, monkeypatch):
     monkeypatch.setattr(sys, "executable", "/nonexistent")
     runtime.use_huge_pages()
-
-
-@pytest.mark.parametrize(
-    ("program", "arguments"),
-    [("train", "--help"), ("main", "predict --model no --images no --out no.csv")],
-)
-def test_a_program_collects_garbage_seldom(tmp_path, program, arguments):
-    code = (
-        f"import gc; from rcmnet_jax.cli.{program} import main; main(); print(gc.get_threshold())"
-    )
-    command = [sys.executable, "-c", code, *arguments.split()]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
-    assert done.stdout.splitlines()[-1] == str(runtime.COLLECTION_THRESHOLDS)
 
 
 @pytest.mark.parametrize("home", [None, "/proc"])

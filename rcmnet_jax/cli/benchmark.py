@@ -15,6 +15,7 @@ from rcmnet_jax.cli.arguments import user_path, user_path_text
 from rcmnet_jax.cli.exit_codes import OK
 from rcmnet_jax.errors import UserError
 from rcmnet_jax.files import require_folder
+from rcmnet_jax.models.registry import MODELS
 
 EXAMPLES = """\
 examples:
@@ -25,7 +26,6 @@ examples:
   rcmnet benchmark --gpu-paper-run --tiny --sizes 64                       # the same, to try it
 """
 # Without importing benchmarks/, so that --help works outside a checkout.
-MODELS = ("resnet18", "resnet18_c", "resnet18_m", "rcmnet", "vgg19", "alexnet")
 SIZES = (363, 128, 64, 28)
 TASKS = ("forward", "train", "epoch", "grad_cam", "frozen_step", "frozen_run")
 
@@ -86,11 +86,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _benchmarks():
-    """The module `benchmarks.main` of the checkout."""
+    """The module `benchmarks.compare` of the checkout."""
     for root in (Path(rcmnet_jax.__file__).parents[1], Path.cwd()):
         if (root / "benchmarks" / "turns.py").is_file():
             sys.path.insert(0, str(root))
-            return importlib.import_module("benchmarks.main")
+            return importlib.import_module("benchmarks.compare")
     raise UserError("benchmarks/ is not here: run this command in a checkout of rcmnet-jax")
 
 

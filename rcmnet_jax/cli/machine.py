@@ -235,7 +235,7 @@ def _convolution(jax_facts: dict[str, Any]) -> dict[str, Any]:
         import jax
         import numpy as np
 
-        from rcmnet_jax.models.conv import conv2d
+        from rcmnet_jax.kernels.conv import conv2d
 
         rng = np.random.default_rng(0)
         x = rng.standard_normal((8, 32, 32, 64)).astype(np.float32)

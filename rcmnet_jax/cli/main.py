@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import rcmnet_jax
 from rcmnet_jax.cli.ending import exit_status
 from rcmnet_jax.cli.logs import configure_logging
-from rcmnet_jax.runtime import collect_garbage_seldom, configure_runtime, use_huge_pages
+from rcmnet_jax.runtime import configure_runtime, use_huge_pages
 
 # Subcommand -> (module of rcmnet_jax.cli, what it does). A module has add_arguments(parser),
 # EXAMPLES and run(args) -> exit status, and imports nothing heavy outside run.
@@ -50,7 +50,6 @@ def _main(argv: Sequence[str] | None) -> int:
     args = _parser().parse_args(words)
     if argv is None:
         use_huge_pages()
-        collect_garbage_seldom()
     configure_logging()
     configure_runtime()
     return args.run(args)

@@ -16,7 +16,7 @@ from rcmnet_jax.cli.logs import configure_logging
 from rcmnet_jax.cli.signals import sigterm_ends
 from rcmnet_jax.errors import UserError
 from rcmnet_jax.hosts.join import FLAGS, Hosts, join_hosts, lost_message
-from rcmnet_jax.runtime import collect_garbage_seldom, configure_runtime, use_huge_pages
+from rcmnet_jax.runtime import configure_runtime, use_huge_pages
 
 USAGE = """\
 usage: python train.py --config FILE[:ARGUMENTS] --workdir DIR [--config.KEY=VALUE ...]
@@ -55,7 +55,6 @@ def main(argv: list[str] | None = None) -> int:
 def _main(argv: list[str] | None) -> int:
     if argv is None:
         use_huge_pages()
-        collect_garbage_seldom()
         argv = sys.argv[1:]
         # Of `rcmnet train`.
         argv = argv[1:] if argv[:1] == ["train"] else argv

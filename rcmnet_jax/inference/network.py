@@ -10,7 +10,7 @@ from jax.sharding import SingleDeviceSharding
 
 from rcmnet_jax.data.preprocess import Preprocess
 from rcmnet_jax.inference.gate import Gate
-from rcmnet_jax.models.formulation import plainly
+from rcmnet_jax.kernels.backend import plainly
 from rcmnet_jax.types import PyTree, Variables
 
 

@@ -149,9 +149,7 @@ def model_entries(
 
 def head_name(model_name: str) -> str:
     """The PyTorch name, without prefix, of the weight whose rows are the classes."""
-    return {"vgg19": "classifier.6.weight", "alexnet": "classifier.6.weight"}.get(
-        model_name, "fc.weight"
-    )
+    return "fc.weight" if MODELS[model_name].is_resnet else "classifier.6.weight"
 
 
 def layer_entries(rows: Iterable[Row], variables: Mapping[str, Any], *, what: str) -> list[Entry]:
@@ -194,10 +192,9 @@ def _resnet_rows(
 ) -> Iterator[Row]:
     # torchvision's own class has no prefix; the networks built around it hold it as `backbone`.
     prefix = "" if model_name == "resnet18" else "backbone."
-    options = getattr(MODELS[model_name], "keywords", {})
-    use_cbam, use_mhsa = options.get("use_cbam", True), options.get("use_mhsa", True)
+    network = MODELS[model_name]
     block_rows = BASIC_BLOCK
-    if use_cbam:
+    if network.has_cbam:
         block_rows += tuple((f"cbam.{theirs}", f"cbam/{ours}", kind) for theirs, ours, kind in cbam)
     yield f"{prefix}conv1", "stem/conv", "conv"
     yield f"{prefix}bn1", "stem/norm", "norm"
@@ -208,7 +205,7 @@ def _resnet_rows(
             for theirs, ours, kind in block_rows:
                 yield f"{there}.{theirs}", f"{here}/{ours}", kind
     yield f"{prefix}fc", "head", "dense"
-    for theirs, ours, kind in BOT if use_mhsa else ():
+    for theirs, ours, kind in BOT if network.has_mhsa else ():
         yield f"bot.{theirs}", f"bot/{ours}", kind
 
 

@@ -16,10 +16,10 @@ import rcmnet_jax
 from rcmnet_jax.errors import UserError
 from rcmnet_jax.inference.network import TrainedNetwork
 from rcmnet_jax.interop.onnx_graph import Graph, Tree, norm_scale_and_shift
+from rcmnet_jax.kernels.pooling import bin_weights
 from rcmnet_jax.models.alexnet import AlexNet
 from rcmnet_jax.models.bot import relative_offsets
-from rcmnet_jax.models.norm import num_groups
-from rcmnet_jax.models.pooling import bin_weights
+from rcmnet_jax.models.layers import num_groups
 from rcmnet_jax.models.rcmnet import RCMNet
 from rcmnet_jax.models.vgg import VGG19
 

@@ -36,7 +36,7 @@ def to_stablehlo(restored: TrainedNetwork) -> export.Exported:
     """The network as a program from uint8 images (N, H, W, 3) to ``logits`` and ``probabilities``.
 
     Note:
-      On a CPU the convolutions are formulated for the CPU (`rcmnet_jax.models.conv`); the program
+      On a CPU the convolutions are formulated for the CPU (`rcmnet_jax.kernels.conv`); the program
       computes the same on CUDA, where XLA's own would be faster. Export on a GPU for that.
     """
     temperature = restored.temperature or 1.0

@@ -207,9 +207,8 @@ def _to_torch(entry: Entry, array: Any) -> np.ndarray:
 
 def _check_parts(model_name: str, entries: list[Entry]) -> None:
     """Refuses variables that lack what the name promises (extra arrays are refused before)."""
-    options = getattr(MODELS[model_name], "keywords", {})
-    for part, option in (("cbam", "use_cbam"), ("bot", "use_mhsa")):
-        promised = model_name not in ("vgg19", "alexnet") and options.get(option, True)
+    network = MODELS[model_name]
+    for part, promised in (("cbam", network.has_cbam), ("bot", network.has_mhsa)):
         if promised and not any(part in entry.path for entry in entries):
             raise UserError(
                 f"the variables have no {part!r} part, which model {model_name!r} has; give the"

@@ -6,12 +6,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from rcmnet_jax.models.conv import Conv, torch_uniform
+from rcmnet_jax.kernels.pooling import adaptive_average_pool, all_but_repeats
 from rcmnet_jax.models.grid import Grid
-from rcmnet_jax.models.input_check import require_images
-from rcmnet_jax.models.named import MaxPool, ReLU
-from rcmnet_jax.models.pooled_dense import PooledDense
-from rcmnet_jax.models.pooling import adaptive_average_pool, all_but_repeats
+from rcmnet_jax.models.layers import Conv, MaxPool, ReLU, require_images, torch_uniform
 
 
 class AlexNet(nn.Module):
@@ -44,7 +41,7 @@ class AlexNet(nn.Module):
             ReLU(name=f"relu{n}") for n in range(1, 6)
         )
         self.pool1, self.pool2, self.pool5 = (MaxPool(3, 2, name=f"pool{n}") for n in (1, 2, 5))
-        self.fc1 = PooledDense(self.hidden, grid=6, name="fc1", **dense)
+        self.fc1 = nn.Dense(self.hidden, name="fc1", **dense)
         self.fc2 = nn.Dense(self.hidden, name="fc2", **dense)
         self.head = nn.Dense(
             self.num_classes, kernel_init=torch_uniform, param_dtype=self.param_dtype, name="head"
@@ -82,7 +79,7 @@ class AlexNet(nn.Module):
         return self.pool5(self.relu5(self.conv5(x)))
 
     def pool(self, f_BxhxwxC: jax.Array) -> jax.Array:
-        """All that ``classify`` uses of a feature map: 6x6 adaptive averages (B, 6, 6, C).
+        """What ``classify`` needs of a feature map: 6x6 adaptive averages (B, 6, 6, C).
 
         Or the map itself (B, h, w, C) where it has fewer cells.
         """
@@ -90,10 +87,8 @@ class AlexNet(nn.Module):
 
     def classify(self, f_BxhxwxC: jax.Array, *, train: bool) -> jax.Array:
         """Logits (B, K), float32, of a feature map, pooled or not: three dense layers."""
-        if train:
-            # Each average drops out on its own.
-            f_BxhxwxC = self.dropout1(adaptive_average_pool(f_BxhxwxC, size=6), deterministic=False)
-        x = nn.relu(self.fc1(f_BxhxwxC))
+        x = self.dropout1(adaptive_average_pool(f_BxhxwxC, size=6), deterministic=not train)
+        x = nn.relu(self.fc1(x.reshape(len(x), -1)))
         x = nn.relu(self.fc2(self.dropout2(x, deterministic=not train)))
         return self.head(x.astype(jnp.float32))
 

@@ -13,8 +13,7 @@ import numpy as np
 from flax import linen as nn
 
 from rcmnet_jax.errors import UserError
-from rcmnet_jax.models.conv import Conv
-from rcmnet_jax.models.norm import Norm
+from rcmnet_jax.models.layers import Conv, Norm
 
 
 class RelativePosition2D(nn.Module):

@@ -13,9 +13,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from rcmnet_jax.models.conv import Conv, torch_uniform
-from rcmnet_jax.models.norm import Norm
-from rcmnet_jax.models.pooling import max_over
+from rcmnet_jax.kernels.pooling import max_over
+from rcmnet_jax.models.layers import Conv, Norm, torch_uniform
 
 
 class ChannelAttention(nn.Module):

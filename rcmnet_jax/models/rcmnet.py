@@ -11,9 +11,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from rcmnet_jax.models.bot import BoTBlock
-from rcmnet_jax.models.conv import torch_uniform
 from rcmnet_jax.models.grid import Grid
-from rcmnet_jax.models.input_check import require_images
+from rcmnet_jax.models.layers import require_images, torch_uniform
 from rcmnet_jax.models.resnet import ResNetStage, Stem, stem_grid
 
 

@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from rcmnet_jax.kernels.gpu_stem import blocks_pay, max_pool_of_blocks
+from rcmnet_jax.kernels.max_pool import max_pool
 from rcmnet_jax.models.cbam import CBAM
-from rcmnet_jax.models.conv import Conv, blocks_pay
 from rcmnet_jax.models.grid import Grid
-from rcmnet_jax.models.max_pool import max_pool, max_pool_of_blocks
-from rcmnet_jax.models.norm import Norm
+from rcmnet_jax.models.layers import Conv, Norm
 
 STEMS = ("imagenet", "small")
 

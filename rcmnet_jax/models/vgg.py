@@ -6,12 +6,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from rcmnet_jax.models.conv import Conv
+from rcmnet_jax.kernels.pooling import adaptive_average_pool, all_but_repeats
 from rcmnet_jax.models.grid import Grid
-from rcmnet_jax.models.input_check import require_images
-from rcmnet_jax.models.named import MaxPool, ReLU
-from rcmnet_jax.models.pooled_dense import PooledDense
-from rcmnet_jax.models.pooling import all_but_repeats
+from rcmnet_jax.models.layers import Conv, MaxPool, ReLU, require_images
 
 # (convolutions, channels) of each of the five stages; a 2x2/2 max-pool ends a stage.
 STAGES = ((2, 64), (2, 128), (4, 256), (4, 512), (4, 512))
@@ -51,7 +48,7 @@ class VGG19(nn.Module):
         ]
         self.pools = [MaxPool(2, 2, name=f"stage{s + 1}_pool") for s in range(len(self.stages))]
         dense: dict[str, Any] = {"kernel_init": nn.initializers.normal(0.01), **types}
-        self.fc1 = PooledDense(self.hidden, grid=7, name="fc1", **dense)
+        self.fc1 = nn.Dense(self.hidden, name="fc1", **dense)
         self.fc2 = nn.Dense(self.hidden, name="fc2", **dense)
         self.head = nn.Dense(
             self.num_classes,
@@ -92,7 +89,7 @@ class VGG19(nn.Module):
         return x
 
     def pool(self, f_BxhxwxC: jax.Array) -> jax.Array:
-        """All that ``classify`` uses of a feature map: 7x7 adaptive averages (B, 7, 7, C).
+        """What ``classify`` needs of a feature map: 7x7 adaptive averages (B, 7, 7, C).
 
         Or the map itself (B, h, w, C) where it has fewer cells.
         """
@@ -100,7 +97,8 @@ class VGG19(nn.Module):
 
     def classify(self, f_BxhxwxC: jax.Array, *, train: bool) -> jax.Array:
         """Logits (B, K), float32, of a feature map, pooled or not: three dense layers."""
-        x = self.dropout1(nn.relu(self.fc1(f_BxhxwxC)), deterministic=not train)
+        x = adaptive_average_pool(f_BxhxwxC, size=7)
+        x = self.dropout1(nn.relu(self.fc1(x.reshape(len(x), -1))), deterministic=not train)
         x = self.dropout2(nn.relu(self.fc2(x)), deterministic=not train)
         return self.head(x.astype(jnp.float32))
 

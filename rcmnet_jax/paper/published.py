@@ -5,15 +5,10 @@ Where the paper contradicts itself, these are the readings of docs/decisions/000
 
 import dataclasses
 
+from rcmnet_jax.models import MODELS
+
 # Name in our registry -> name in the paper, in the order of its tables.
-NETWORKS = {
-    "resnet18": "ResNet18",
-    "resnet18_m": "ResNet18-M",
-    "resnet18_c": "ResNet18-C",
-    "rcmnet": "RCMNet",
-    "vgg19": "VGG19",
-    "alexnet": "AlexNet",
-}
+NETWORKS = {name: network.title for name, network in MODELS.items()}
 
 # Top-1 in percent: Table 5 (PBC), Table 6 (CAR-T from scratch), Table 7 (CAR-T after transfer).
 TOP1 = {

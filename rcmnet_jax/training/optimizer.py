@@ -79,7 +79,8 @@ def make_optimizer(
     clip = [optax.clip_by_global_norm(optim.clip_norm)] if optim.clip_norm else []
 
     def one_group(start: int, factor: float) -> optax.GradientTransformation:
-        descent = _decay_and_momentum(optim)
+        decay = optax.add_decayed_weights(optim.weight_decay, mask=kernels_only)
+        descent = optax.chain(decay, optax.trace(optim.momentum, nesterov=optim.nesterov))
         if start:
             descent = optax.conditionally_mask(descent, lambda step: step >= start)
         return optax.chain(descent, optax.scale(factor)) if factor != 1 else descent
@@ -110,26 +111,6 @@ def _scale_by_rate(schedule: optax.Schedule) -> optax.GradientTransformationExtr
 
     init = optax.scale_by_learning_rate(schedule).init
     return optax.GradientTransformationExtraArgs(init, update)
-
-
-def _decay_and_momentum(optim) -> optax.GradientTransformation:
-    """Weight decay, then momentum.
-
-    Of the decayed gradient Nesterov's momentum makes two results, so XLA on CPU writes it to memory
-    and reads it twice. There it is computed for each, from a gradient that the compiler takes for
-    another one: two of ten passes over arrays of the parameters' size less.
-    """
-    decay = optax.add_decayed_weights(optim.weight_decay, mask=kernels_only)
-    plain = optax.chain(decay, optax.trace(optim.momentum, nesterov=optim.nesterov))
-    if not optim.nesterov or jax.default_backend() != "cpu":
-        return plain
-
-    def update(gradients, state, params=None):
-        _, after = plain.update(gradients, state, params)
-        decayed, _ = decay.update(jax.lax.optimization_barrier(gradients), state[0], params)
-        return jax.tree.map(lambda d, m: d + optim.momentum * m, decayed, after[1].trace), after
-
-    return optax.GradientTransformation(plain.init, update)
 
 
 def kernels_only(params: PyTree) -> PyTree:

@@ -9,7 +9,7 @@ import optax
 from flax import linen as nn
 from flax.training import train_state
 
-from rcmnet_jax.models.formulation import plainly
+from rcmnet_jax.kernels.backend import plainly
 from rcmnet_jax.transfer.freezing import part_params
 from rcmnet_jax.types import PyTree, Variables
 
@@ -43,10 +43,12 @@ def initializer(model: nn.Module, input_shape: tuple[int, ...]) -> Any:
       input_shape: (B, H, W, 3); the batch size does not matter.
     """
 
+    image = jax.ShapeDtypeStruct(input_shape, jnp.float32)
+
     def init(key):
-        # The network's output is not used, so XLA's own convolutions will do.
+        # Lazy: only the drawing of the parameters is lowered, not the forward pass.
         with plainly():
-            return model.init(key, jnp.zeros(input_shape, jnp.float32), train=False)
+            return model.lazy_init(key, image, train=False)
 
     # Twenty random draws of different shapes take XLA's CPU compiler 27 s at full optimisation and
     # 6 s at this level; they run once.

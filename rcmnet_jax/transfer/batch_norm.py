@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from rcmnet_jax.errors import DataError
-from rcmnet_jax.models.norm import MOMENTUM
+from rcmnet_jax.models.layers import MOMENTUM
 from rcmnet_jax.types import PyTree, Variables
 
 

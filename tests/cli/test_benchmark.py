@@ -9,19 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import plan, report, turns
+from benchmarks import cases, results_table, turns
+from benchmarks.cases import Case
 from benchmarks.flops import matrix_flops
-from benchmarks.plan import Case
 from benchmarks.turns import Side, SideError
 from rcmnet_jax.cli import benchmark
-from rcmnet_jax.models import create_model
+from rcmnet_jax.models import MODELS, create_model
 from tests.models.noise import shapes_of
 
 
 def test_the_command_offers_what_the_plan_has():
-    assert benchmark.MODELS == plan.MODELS
-    assert set(benchmark.SIZES) == set(plan.SIZES)
-    assert tuple(plan.TASKS) == benchmark.TASKS
+    assert set(benchmark.SIZES) == set(cases.SIZES)
+    assert tuple(cases.TASKS) == benchmark.TASKS
 
 
 def test_an_interpreter_without_torch_is_told(rcmnet_error, tmp_path):
@@ -42,9 +41,13 @@ def test_numbers_that_make_no_sense(rcmnet_error, argument):
 
 
 def test_cases_leave_out_what_a_network_cannot_take():
-    found = plan.cases(plan.MODELS, (363, 64, 28), dtype="float32")
-    assert {case.model for case in found if case.size == 28} == set(plan.RESNET_FAMILY)
-    assert [c.batch for c in plan.cases(["rcmnet"], [64], dtype="float32", batches=(8, 16))] == [
+    found = cases.cases_of(MODELS, (363, 64, 28), dtype="float32")
+    assert {case.model for case in found if case.size == 28} == {
+        name for name, network in MODELS.items() if network.is_resnet
+    }
+    assert [
+        c.batch for c in cases.cases_of(["rcmnet"], [64], dtype="float32", batches=(8, 16))
+    ] == [
         8,
         16,
     ]
@@ -79,7 +82,9 @@ def result(batch: int, ours: float, eager: float, compiled: float) -> dict:
 
 
 def test_each_side_counts_with_its_best_batch_and_the_ratio_is_over_the_best_other():
-    (row,) = report.rows_of([result(8, 100, 90, 80), result(16, 90, 95, 120)], peak_tflops=1.0)
+    (row,) = results_table.rows_of(
+        [result(8, 100, 90, 80), result(16, 90, 95, 120)], peak_tflops=1.0
+    )
     assert row["sides"]["ours"]["batch"] == 8
     assert row["sides"]["torch_compiled"]["batch"] == 16
     assert row["sides"]["ours"] | {"low": 50, "high": 200} == pytest.approx(row["sides"]["ours"])
@@ -98,10 +103,10 @@ def test_the_page_has_every_row_and_what_was_not_measured(tmp_path):
         "cores": 1,
         "sides": results[0]["sides"],
         "results": results,
-        "rows": report.rows_of(results, None),
-        "left_out": plan.left_out(["alexnet", "rcmnet"], [28, 64]),
+        "rows": results_table.rows_of(results, None),
+        "left_out": cases.left_out(["alexnet", "rcmnet"], [28, 64]),
     }
-    _, page = report.write(content, tmp_path)
+    _, page = results_table.write(content, tmp_path)
     text = page.read_text()
     assert "| rcmnet | 64 | train | 100 (50 to 200), batch 8 |" in text
     assert "| 1.11 |" in text
@@ -111,11 +116,11 @@ def test_the_page_has_every_row_and_what_was_not_measured(tmp_path):
 
 
 def test_peaks_are_of_the_card_that_is_named():
-    assert report.peak_of("NVIDIA H100 80GB HBM3", "bfloat16") == 989
-    assert report.peak_of("NVIDIA L4 x 1 (gpu)", "bfloat16") == 121
-    assert report.peak_of("NVIDIA L40S", "bfloat16") == 362
-    assert report.peak_of("NVIDIA H100", "float32") is None
-    assert report.peak_of("cpu", "bfloat16") is None
+    assert results_table.peak_of("NVIDIA H100 80GB HBM3", "bfloat16") == 989
+    assert results_table.peak_of("NVIDIA L4 x 1 (gpu)", "bfloat16") == 121
+    assert results_table.peak_of("NVIDIA L40S", "bfloat16") == 362
+    assert results_table.peak_of("NVIDIA H100", "float32") is None
+    assert results_table.peak_of("cpu", "bfloat16") is None
 
 
 # No image of two has its map on a kink.
@@ -196,9 +201,9 @@ def test_operations_are_those_of_the_plain_network(monkeypatch, model, giga_prod
 
 
 def test_sides_can_be_left_out():
-    assert plan.sides(torch=True) == ("ours", "torch_eager", "torch_compiled")
-    assert plan.sides(torch=True, eager=False) == ("ours", "torch_compiled")
-    assert plan.sides(torch=False) == ("ours",)
+    assert cases.sides(torch=True) == ("ours", "torch_eager", "torch_compiled")
+    assert cases.sides(torch=True, eager=False) == ("ours", "torch_compiled")
+    assert cases.sides(torch=False) == ("ours",)
 
 
 @pytest.mark.parametrize("ended", [False, True])

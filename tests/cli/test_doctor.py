@@ -70,13 +70,13 @@ def test_a_broken_convolution_is_told_and_is_no_success(monkeypatch, capsys):
     def broken(*_, **__):
         raise RuntimeError("no such kernel\nmore")
 
-    monkeypatch.setattr("rcmnet_jax.models.conv.conv2d", broken)
+    monkeypatch.setattr("rcmnet_jax.kernels.conv.conv2d", broken)
     assert main(["doctor"]) == 2
     assert "WRONG: no such kernel" in capsys.readouterr().out
 
 
 def test_a_wrong_convolution_is_told(monkeypatch, capsys):
-    from rcmnet_jax.models import conv
+    from rcmnet_jax.kernels import conv
 
     right = conv.conv2d
     monkeypatch.setattr(conv, "conv2d", lambda x, k, **options: 1.1 * right(x, k, **options))

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rcmnet_jax.models import BasicBlock, ResNetStage, Stem, conv, max_pool
-from rcmnet_jax.models.conv_forms import blocked_conv2d
+from rcmnet_jax.kernels.backend import formulated_for
+from rcmnet_jax.kernels.gpu_stem import blocked_conv2d
+from rcmnet_jax.models import BasicBlock, ResNetStage, Stem
 from tests.models.noise import noise_variables, shapes_of
 
 X = np.random.default_rng(0).standard_normal((2, 6, 5, 8)).astype(np.float32)
@@ -71,7 +72,7 @@ def test_unknown_stem():
 
 @pytest.mark.parametrize("size", [(64, 64), (61, 66), (46, 45)])
 @pytest.mark.parametrize("norm", ["batch", "group"])
-def test_a_stem_on_a_gpu_is_the_same(monkeypatch, size, norm):
+def test_a_stem_on_a_gpu_is_the_same(size, norm):
     """Even sides lie in blocks of 2x2 there, from the convolution to the pool."""
     x = np.random.default_rng(0).standard_normal((2, *size, 3)).astype(np.float32)
     stem = Stem(8, norm=norm)
@@ -88,9 +89,8 @@ def test_a_stem_on_a_gpu_is_the_same(monkeypatch, size, norm):
 
     found = {}
     for backend in ("cpu", "gpu"):
-        for module in (conv, max_pool):
-            monkeypatch.setattr(module, "backend", lambda backend=backend: backend)
-        found[backend] = jax.jit(lambda *a: value_and_gradients(*a))(variables["params"], x)
+        with formulated_for(backend):
+            found[backend] = jax.jit(lambda *a: value_and_gradients(*a))(variables["params"], x)
     for ours, reference in zip(*map(jax.tree.leaves, found.values()), strict=True):
         scale = np.abs(reference).max()
         np.testing.assert_allclose(ours, reference, rtol=1e-4, atol=1e-5 * scale)

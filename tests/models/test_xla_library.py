@@ -1,4 +1,4 @@
-"""What XLA hands to its CPU library (YNNPACK) against the same program without it (decision 0063).
+"""What XLA hands to its CPU library (YNNPACK) against the same program without it (decision 0009).
 
 Versions of the library have given wrong sums where the last block of rows is not full, so the batch
 is odd. A gross fault shows here; that of jaxlib 0.10.2 is known only from 32,769 rows on.
