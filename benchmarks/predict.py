@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     classifier = open_classifier(args.model)
-    size = classifier.restored.preprocess
+    size = classifier.network.preprocess
     with tempfile.TemporaryDirectory() as scratch:
         folder = linked(args.images, Path(scratch, "images"), args.limit)
         count = len(list(folder.iterdir()))
@@ -79,13 +79,13 @@ def decoded(path: Path, size: Preprocess) -> np.ndarray | None:
 
 def network(classifier: Classifier, batches: int = 10) -> float:
     """Images a second of the network alone, on pixels that are there."""
-    size, batch = classifier.restored.preprocess, classifier.engine.batch_size
+    size, batch = classifier.network.preprocess, classifier.batch_size
     pixels = np.random.default_rng(0).integers(
         0, 256, (batch, size.height, size.width, 3), dtype=np.uint8
     )
     started = time.perf_counter()
-    for outputs in classifier.engine.stream(pixels for _ in range(batches)):
-        classifier.judge(outputs)
+    for _ in range(batches):
+        classifier.predict_pixels(pixels)
     return batches * batch / (time.perf_counter() - started)
 
 

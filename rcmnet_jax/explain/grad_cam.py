@@ -107,7 +107,7 @@ def class_maps(
         raise UserError(f"the method {method!r} is not one of {', '.join(METHODS)}")
     check_layer(model, layer)
     if class_ids_B is not None:
-        class_ids_B = _checked_class_ids(class_ids_B, x_BxHxWx3.shape[0], model.num_classes)
+        class_ids_B = checked_class_ids(class_ids_B, x_BxHxWx3.shape[0], model.num_classes)
     return _class_maps(model, dict(variables), x_BxHxWx3, class_ids_B, method, target, layer, relu)
 
 
@@ -125,7 +125,8 @@ def _class_maps(model, variables, x_BxHxWx3, class_ids_B, method, target, layer,
     return ClassMaps(jnp.where(valid_B[:, None, None], cam_Bxhxw, jnp.nan), logits_BxK)
 
 
-def _checked_class_ids(class_ids, batch: int, num_classes: int) -> jax.Array:
+def checked_class_ids(class_ids, batch: int, num_classes: int) -> jax.Array:
+    """One class per image, int32; `UserError` for another shape, type or a class out of range."""
     if np.shape(class_ids) != (batch,):
         raise UserError(
             f"class_ids must be one class per image, shape ({batch},); got {np.shape(class_ids)}"

@@ -20,7 +20,7 @@ from rcmnet_jax.explain.localisation import (
 from rcmnet_jax.explain.overlay import upsample
 from rcmnet_jax.explain.randomisation import modules_from_the_top, similarity_by_module
 from rcmnet_jax.explain.run_maps import RunMaps, explain_run, fresh_variables, untrained
-from rcmnet_jax.inference.predictor import Predictor, softmax
+from rcmnet_jax.inference import BatchedPass, logits, softmax
 
 
 def localisation_scores(
@@ -145,13 +145,10 @@ def faithfulness_scores(run: RunMaps, *, seed: int = 0, batch_size: int = 64) ->
 def _probability_of(run: RunMaps, batch_size: int) -> Callable[[np.ndarray], np.ndarray]:
     """Probability of each image's explained class, for pixels changed in any way."""
     restored, ids = run.restored, run.explained.class_ids_N
-    predictor = Predictor(
-        restored.model, mean=restored.mean, std=restored.std, batch_size=min(batch_size, len(ids))
-    )
+    logits_of = BatchedPass.of(restored, logits, batch_size=min(batch_size, len(ids)))
     rows = np.arange(len(ids))
 
     def probability_of(pixels_NxHxWx3: np.ndarray) -> np.ndarray:
-        logits = predictor.logits(restored.variables, pixels_NxHxWx3, rows)
-        return softmax(logits)[rows, ids]
+        return softmax(logits_of(restored.variables, pixels_NxHxWx3))[rows, ids]
 
     return probability_of

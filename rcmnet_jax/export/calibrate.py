@@ -12,13 +12,12 @@ from rcmnet_jax.evaluation.calibration import (
     fit_temperature,
 )
 from rcmnet_jax.export.run_data import RunData
-from rcmnet_jax.inference.engine import Engine, Outputs
+from rcmnet_jax.inference import BatchedPass, Outputs, TrainedNetwork, logits_features_colours
 from rcmnet_jax.inference.gate import ACCEPT, NOT_A_CELL, REVIEW, fit_gate
-from rcmnet_jax.inference.network import TrainedNetwork
 
 
 def calibrate(
-    restored: TrainedNetwork, data: RunData, engine: Engine
+    network: TrainedNetwork, data: RunData, *, batch_size: int = 64
 ) -> tuple[TrainedNetwork, dict[str, Any]]:
     """The network with its temperature and gate, and what they do to the parts.
 
@@ -26,16 +25,19 @@ def calibrate(
     test part is looked at once, to tell how many of its images stay accepted.
 
     Args:
-      restored: the network, of a run.
+      network: the network, of a run.
       data: its images.
-      engine: of the network.
+      batch_size: images a call.
 
     Raises:
       DataError: the split has no validation part.
     """
     if not len(data.rows("val")):
         raise DataError("the split of this run has no validation part to fit on")
-    train, val = (engine.rows(data.pixels, data.rows(part)) for part in ("train", "val"))
+    outputs_of = BatchedPass.of(network, logits_features_colours, batch_size=batch_size)
+    train, val = (
+        outputs_of(network.variables, data.pixels, data.rows(part)) for part in ("train", "val")
+    )
     labels = data.labels("val")
     # Where every image is right the best temperature is zero: that is no evidence of certainty.
     all_right = bool((val.logits.argmax(axis=1) == labels).all())
@@ -47,22 +49,22 @@ def calibrate(
         val_confidence=probabilities.max(axis=1),
         val_correct=probabilities.argmax(axis=1) == labels,
     )
-    fitted = dataclasses.replace(restored, temperature=temperature, gate=gate)
+    fitted = dataclasses.replace(network, temperature=temperature, gate=gate)
     facts: dict[str, Any] = {"val": _facts(fitted, val, labels)}
     if len(data.rows("test")):
-        test = engine.rows(data.pixels, data.rows("test"))
+        test = outputs_of(network.variables, data.pixels, data.rows("test"))
         facts["test"] = _facts(fitted, test, data.labels("test"))
     return fitted, facts
 
 
-def _facts(restored: TrainedNetwork, outputs: Outputs, labels: np.ndarray) -> dict[str, Any]:
+def _facts(network: TrainedNetwork, outputs: Outputs, labels: np.ndarray) -> dict[str, Any]:
     """Counts of a part by status, and its calibration error before and after."""
-    assert restored.temperature is not None
-    assert restored.gate is not None
+    assert network.temperature is not None
+    assert network.gate is not None
     before = apply_temperature(outputs.logits, 1.0)
-    after = apply_temperature(outputs.logits, restored.temperature)
-    score = restored.gate.score(outputs.features, outputs.colours)
-    status = restored.gate.status(score, after.max(axis=1))
+    after = apply_temperature(outputs.logits, network.temperature)
+    score = network.gate.score(outputs.features, outputs.colours)
+    status = network.gate.status(score, after.max(axis=1))
     right = after.argmax(axis=1) == labels
     return {
         "images": len(labels),

@@ -35,18 +35,18 @@ class RunData:
 
 
 def open_run_data(
-    restored: TrainedNetwork, *, source: str | None = None, data_dir: str | None = None
+    network: TrainedNetwork, *, source: str | None = None, data_dir: str | None = None
 ) -> RunData:
     """Opens the images that a network was trained on.
 
     Args:
-      restored: the network.
+      network: the network.
       source: where the images are now, if not where they were.
       data_dir: where built data sets are kept.
 
     Raises:
       DataError: they are not there, or are not those of the run.
     """
-    dataset, split = split_of_run(restored, source=source, data_dir=data_dir)
-    data_dir = data_dir or restored.meta["config"]["data"]["data_dir"] or None
-    return RunData(dataset, split, load_pixels(dataset, restored.preprocess, data_dir=data_dir))
+    dataset, split = split_of_run(network, source=source, data_dir=data_dir)
+    data_dir = data_dir or network.meta["config"]["data"]["data_dir"] or None
+    return RunData(dataset, split, load_pixels(dataset, network.preprocess, data_dir=data_dir))

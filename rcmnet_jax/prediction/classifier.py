@@ -12,9 +12,7 @@ from rcmnet_jax.checkpoints.open_model import load_model
 from rcmnet_jax.data.preprocess import decode_image
 from rcmnet_jax.data.threads import ordered_map
 from rcmnet_jax.errors import BadImageError, DataError
-from rcmnet_jax.evaluation.calibration import apply_temperature
-from rcmnet_jax.inference.engine import Engine, Outputs
-from rcmnet_jax.inference.network import TrainedNetwork
+from rcmnet_jax.inference import BatchedPass, Outputs, TrainedNetwork, logits_features_colours
 
 # A single-cell image is some 15 kB. Anything this large is not one, and is not read into memory.
 LARGEST_FILE = 64 * 2**20
@@ -65,14 +63,15 @@ class Classifier:
     """Judges images with one network.
 
     Args:
-      restored: the network.
+      network: the network.
       batch_size: images a call.
     """
 
-    def __init__(self, restored: TrainedNetwork, *, batch_size: int = 64):
-        self.restored = restored
-        self.engine = Engine(restored, batch_size=batch_size)
-        self.weights_sha256 = tree_sha256(restored.variables)
+    def __init__(self, network: TrainedNetwork, *, batch_size: int = 64):
+        self.network = network
+        self._pass = BatchedPass.of(network, logits_features_colours, batch_size=batch_size)
+        self.batch_size = self._pass.batch_size
+        self.weights_sha256 = tree_sha256(network.variables)
 
     def predict_pixels(self, pixels_NxHxWx3: np.ndarray) -> Verdicts:
         """Verdicts on decoded images of the model's size, uint8.
@@ -81,7 +80,7 @@ class Classifier:
           DataError: another shape or type, or no images.
         """
         pixels = np.asarray(pixels_NxHxWx3)
-        size = self.restored.preprocess
+        size = self.network.preprocess
         if pixels.dtype != np.uint8 or pixels.shape[1:] != (size.height, size.width, 3):
             raise DataError(
                 f"pixels are {pixels.dtype} {pixels.shape}: give uint8 (N, {size.height},"
@@ -89,7 +88,7 @@ class Classifier:
             )
         if not len(pixels):
             raise DataError("there are no images to predict: give one at least")
-        return self.judge(self.engine.rows(pixels, np.arange(len(pixels))))
+        return self.judge(self._pass(self.network.variables, pixels))
 
     def predict_files(self, files: Sequence[str | Path]) -> Verdicts:
         """Verdicts on image files, in their order.
@@ -104,18 +103,19 @@ class Classifier:
             for image in images:
                 if image.pixels is None:
                     raise BadImageError(f"{image.file}: {image.error}")
-            outputs.append(output)
-        return self.judge(Outputs.join([output for output in outputs if output is not None]))
+            if output is not None:
+                outputs.append(output)
+        return self.judge(Outputs(*map(np.concatenate, zip(*outputs, strict=True))))
 
     def judge(self, outputs: Outputs) -> Verdicts:
         """Probabilities, score and status of the network's outputs."""
-        probabilities = apply_temperature(outputs.logits, self.restored.temperature or 1.0)
-        gate = self.restored.gate
+        probabilities = self.network.calibrated(outputs.logits)
+        gate = self.network.gate
         score = None if gate is None else gate.score(outputs.features, outputs.colours)
         status = None
         if gate is not None and score is not None:
             status = gate.status(score, probabilities.max(axis=1))
-        return Verdicts(self.restored.class_names, probabilities, score, status)
+        return Verdicts(self.network.class_names, probabilities, score, status)
 
     def stream(
         self,
@@ -147,7 +147,7 @@ class Classifier:
             ):
                 group.append(image)
                 good = sum(one.pixels is not None for one in group)
-                if good == self.engine.batch_size:
+                if good == self.batch_size:
                     groups.append(group)
                     yield _pixels_of(group)
                     group = []
@@ -156,7 +156,7 @@ class Classifier:
                 if any(one.pixels is not None for one in group):
                     yield _pixels_of(group)
 
-        for outputs in self.engine.stream(batches()):
+        for outputs in self._pass.stream(self.network.variables, batches()):
             yield groups.pop(0), outputs
         # Files after the last good one.
         for group in groups:
@@ -174,7 +174,7 @@ class Classifier:
         if known.get(file) == digest:
             return ReadImage(file, digest)
         try:
-            return ReadImage(file, digest, decode_image(data, self.restored.preprocess))
+            return ReadImage(file, digest, decode_image(data, self.network.preprocess))
         except BadImageError as error:
             return ReadImage(file, digest, error=str(error))
 

@@ -66,7 +66,7 @@ def predict_folder(
     out = Path(out)
     if out.is_dir():
         raise UserError(f"{out} is a folder: name a CSV file, e.g. {out / 'predictions.csv'}")
-    names = classifier.restored.class_names
+    names = classifier.network.class_names
     top_k = max(1, min(top_k, len(names)))
     header = columns(names, top_k)
     identity = _identity(classifier, header)
@@ -88,7 +88,7 @@ def predict_folder(
             "bad_files": len(bad),
             "ignored_files": ignored,
             "reused_rows": reused,
-            "calibrated": classifier.restored.temperature is not None,
+            "calibrated": classifier.network.temperature is not None,
             **summarize(rows, names),
             "seconds": round(seconds, 2),
             "images_per_second": round((len(rows) - reused) / seconds, 1),
@@ -159,13 +159,13 @@ def _may_be_image(name: str) -> bool:
 
 def _identity(classifier: Classifier, header: list[str]) -> dict[str, Any]:
     """What must be the same for an earlier row to hold."""
-    restored = classifier.restored
+    network = classifier.network
     return {
         "weights_sha256": classifier.weights_sha256,
-        "preprocess": restored.preprocess.to_dict(),
-        "normalization": [list(restored.mean), list(restored.std)],
-        "temperature": restored.temperature,
-        "gate": None if restored.gate is None else restored.gate.to_dict(),
+        "preprocess": network.preprocess.to_dict(),
+        "normalization": [list(network.mean), list(network.std)],
+        "temperature": network.temperature,
+        "gate": None if network.gate is None else network.gate.to_dict(),
         "columns": header,
     }
 

@@ -7,9 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rcmnet_jax.checkpoints.open_model import TrainedNetwork
 from rcmnet_jax.data.alignment import nucleus_share
-from rcmnet_jax.data.augment import standardize
 from rcmnet_jax.data.cache import load_pixels
 from rcmnet_jax.data.class_map import read_class_map
 from rcmnet_jax.data.dataset import prepare_dataset
@@ -20,6 +18,7 @@ from rcmnet_jax.evaluation.class_intervals import ece_interval
 from rcmnet_jax.evaluation.intervals import Proportion, bootstrap
 from rcmnet_jax.evaluation.metrics import align, percent_floor, show_range
 from rcmnet_jax.evaluation.shift import colour_shift, domain_auc, restrict
+from rcmnet_jax.inference import BatchedPass, TrainedNetwork, mean_features
 from rcmnet_jax.scoring.adaptations import Choice, OtherLab, option_name
 from rcmnet_jax.scoring.run import HomeImages, Scored, external_scored
 
@@ -239,6 +238,7 @@ def _shift(
     here = validation.rows if validation is not None else home.split.indices("train")[:_HOME_SAMPLE]
     at_home = home.pixels[here]
     other = channel_statistics(images, np.arange(len(images)))
+    features = BatchedPass.of(restored, mean_features)
     means = (np.asarray(restored.mean), np.asarray(restored.std))
     return {
         "colour": colour_shift(means, other),
@@ -247,23 +247,7 @@ def _shift(
         "mean_confidence": float(plain.max(axis=1).mean()),
         "home_mean_confidence": float(lab.probabilities(at_home, [()])[()].max(axis=1).mean()),
         "answers_among_the_classes": float(np.isin(plain.argmax(axis=1), present).mean()),
-        "domain_auc": domain_auc(_pooled(restored, at_home), _pooled(restored, images)),
+        "domain_auc": domain_auc(
+            *(features(restored.variables, pixels) for pixels in (at_home, images))
+        ),
     }
-
-
-def _pooled(restored: TrainedNetwork, pixels: np.ndarray) -> np.ndarray:
-    """(N, C) the last feature map, averaged over the image."""
-    import jax
-    import jax.numpy as jnp
-
-    @jax.jit
-    def features(piece):
-        x = standardize(piece.astype(jnp.float32) / 255, restored.mean, restored.std)
-        f: Any = restored.model.apply(restored.variables, x, train=False, method="features")
-        return f.astype(jnp.float32).mean((1, 2))
-
-    size = min(64, len(pixels))
-    starts = range(0, len(pixels), size)
-    padded = [np.resize(np.arange(s, min(s + size, len(pixels))), size) for s in starts]
-    rows = np.concatenate([np.asarray(features(jnp.asarray(pixels[r]))) for r in padded])
-    return rows[: len(pixels)]

@@ -12,8 +12,7 @@ from rcmnet_jax.data.splits import Split
 from rcmnet_jax.errors import DataError
 from rcmnet_jax.evaluation.metrics import Evaluation
 from rcmnet_jax.evaluation.results import write_evaluation
-from rcmnet_jax.inference.network import TrainedNetwork
-from rcmnet_jax.inference.predictor import Predictor, softmax
+from rcmnet_jax.inference import BatchedPass, TrainedNetwork, logits, softmax
 from rcmnet_jax.training.inputs import open_dataset, split_dataset
 from rcmnet_jax.workdir.workdir import log_test_access, with_added_keys, write_errors_told
 
@@ -91,7 +90,7 @@ class HomeImages:
         self.dataset, self.split = split_of_run(restored, source=source, data_dir=data_dir)
         data_dir = data_dir or with_added_keys(restored.meta["config"]).data.data_dir or None
         self.pixels = load_pixels(self.dataset, restored.preprocess, data_dir=data_dir)
-        self._predictor = _predictor(restored, batch_size)
+        self._logits = BatchedPass.of(restored, logits, batch_size=batch_size)
 
     def score(self, part: str) -> Scored:
         """What the network says of a part.
@@ -108,7 +107,7 @@ class HomeImages:
             dataset=self.dataset,
             rows=rows,
             labels=self.dataset.records.label[rows],
-            logits=self._predictor.logits(self.restored.variables, self.pixels, rows),
+            logits=self._logits(self.restored.variables, self.pixels, rows),
             groups=groups.tolist() if np.all(groups != "") else None,
             meta={**self.restored.meta, "step": self.restored.step},
         )
@@ -202,9 +201,11 @@ def score_other_images(
     to_ours = np.asarray([restored.class_names.index(name) for name in dataset.class_names])
     pixels = load_pixels(dataset, restored.preprocess, data_dir=data_dir)
     rows = np.arange(len(dataset))
-    logits = _predictor(restored, batch_size).logits(restored.variables, pixels, rows)
+    answers = BatchedPass.of(restored, logits, batch_size=batch_size)(
+        restored.variables, pixels, rows
+    )
     return external_scored(
-        restored, dataset, rows, to_ours[dataset.records.label], logits, source
+        restored, dataset, rows, to_ours[dataset.records.label], answers, source
     ).write(out, restored.class_names)
 
 
@@ -227,10 +228,6 @@ def external_scored(
     }
     chosen = None if groups is None else groups[rows].tolist()
     return Scored("external", dataset, rows, labels, logits, chosen, meta)
-
-
-def _predictor(restored: TrainedNetwork, batch_size: int) -> Predictor:
-    return Predictor(restored.model, mean=restored.mean, std=restored.std, batch_size=batch_size)
 
 
 def _require_hash(what: str, now: str, then: str) -> None:

@@ -1,4 +1,4 @@
-"""The training and evaluation steps: pure functions of arrays, compiled by the loop."""
+"""The training step: pure functions of arrays, compiled by the loop."""
 
 import dataclasses
 import functools
@@ -178,19 +178,6 @@ def train_steps_on_device(
         state, metrics = step(state, jax.tree.map(lambda value: value[0], of_steps))
         return state, jax.tree.map(lambda value: value[None], metrics)
     return jax.lax.scan(step, state, of_steps)
-
-
-def predict_step(
-    apply_fn: Callable,
-    variables: Variables,
-    image_BxHxWx3: jax.Array,
-    *,
-    mean: tuple[float, ...] | jax.Array,
-    std: tuple[float, ...] | jax.Array,
-) -> jax.Array:
-    """Logits (B, K) of uint8 images, standardised by ``mean`` and ``std`` (3,), not augmented."""
-    x_BxHxWx3 = standardize(image_BxHxWx3.astype(jnp.float32) / 255, mean, std)
-    return apply_fn(variables, x_BxHxWx3, train=False)
 
 
 def cross_entropy(

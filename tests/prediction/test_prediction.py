@@ -75,9 +75,9 @@ def test_a_table_of_all_images_in_the_order_of_their_names(classifier, folder, t
 
 def test_the_table_says_what_the_network_says_of_each_image_alone(classifier, folder, tmp_path):
     predict_folder(classifier, folder, tmp_path / "p.csv", progress=False)
-    restored = classifier.restored
+    network = classifier.network
     for row in rows_of(tmp_path / "p.csv")[::5]:
-        pixels = decode_image((folder / row["file"]).read_bytes(), restored.preprocess)
+        pixels = decode_image((folder / row["file"]).read_bytes(), network.preprocess)
         alone = classifier.predict_pixels(pixels[None])
         assert float(row["probability"]) == pytest.approx(alone.probabilities.max(), rel=1e-4)
         assert float(row["ood_score"]) == pytest.approx(alone.score[0], rel=1e-3)
@@ -104,22 +104,22 @@ def test_bad_files_are_listed_and_make_the_status_1(folder, tmp_path, capsys):
     assert not out.with_name("p_bad_files.csv").exists()
 
 
-def test_a_killed_prediction_goes_on_and_ends_with_the_same_table(classifier, folder, tmp_path):
+def test_a_killed_prediction_goes_on_and_ends_with_the_same_table(
+    classifier, folder, tmp_path, monkeypatch
+):
     predict_folder(classifier, folder, tmp_path / "whole.csv", progress=False)
-    engine, stream = classifier.engine, classifier.engine.stream
+    stream = classifier.stream
 
-    def killed(batches):
-        for number, outputs in enumerate(stream(batches)):
+    def killed(*args, **options):
+        for number, group in enumerate(stream(*args, **options)):
             if number == 2:
                 raise KeyboardInterrupt
-            yield outputs
+            yield group
 
-    engine.stream = killed
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            predict_folder(classifier, folder, tmp_path / "p.csv", progress=False)
-    finally:
-        engine.stream = stream
+    monkeypatch.setattr(classifier, "stream", killed)
+    with pytest.raises(KeyboardInterrupt):
+        predict_folder(classifier, folder, tmp_path / "p.csv", progress=False)
+    monkeypatch.undo()
     partial = tmp_path / ".p.csv.partial"
     assert partial.exists()
     assert not (tmp_path / "p.csv").exists()
@@ -171,7 +171,7 @@ def test_a_run_without_temperature_or_gate_says_so(classifier, folder, tmp_path)
     from rcmnet_jax.prediction import Classifier
 
     bare = Classifier(
-        dataclasses.replace(classifier.restored, temperature=None, gate=None), batch_size=4
+        dataclasses.replace(classifier.network, temperature=None, gate=None), batch_size=4
     )
     summary = predict_folder(bare, folder, tmp_path / "p.csv", progress=False)
     assert (summary["status"], summary["calibrated"]) == (None, False)
