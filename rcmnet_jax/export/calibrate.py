@@ -13,7 +13,7 @@ from rcmnet_jax.evaluation.calibration import (
 )
 from rcmnet_jax.export.run_data import RunData
 from rcmnet_jax.inference import BatchedPass, Outputs, TrainedNetwork, logits_features_colours
-from rcmnet_jax.inference.gate import ACCEPT, NOT_A_CELL, REVIEW, fit_gate
+from rcmnet_jax.inference.gate import ACCEPT, STATUSES, fit_gate
 
 
 def calibrate(
@@ -64,12 +64,12 @@ def _facts(network: TrainedNetwork, outputs: Outputs, labels: np.ndarray) -> dic
     before = apply_temperature(outputs.logits, 1.0)
     after = apply_temperature(outputs.logits, network.temperature)
     score = network.gate.score(outputs.features, outputs.colours)
-    status = network.gate.status(score, after.max(axis=1))
+    status = network.gate.status(score, after.max(axis=1), outputs.contrasts)
     right = after.argmax(axis=1) == labels
     return {
         "images": len(labels),
         "correct": int(right.sum()),
-        "status": {name: int((status == name).sum()) for name in (ACCEPT, REVIEW, NOT_A_CELL)},
+        "status": {name: int((status == name).sum()) for name in STATUSES},
         "accepted_correct": int(right[status == ACCEPT].sum()),
         "ece": {
             "before": expected_calibration_error(labels, before),

@@ -138,8 +138,8 @@ def _limits(network: TrainedNetwork, facts: Mapping[str, Any] | None) -> str:
     text += (
         f"so look at the status. Temperature {network.temperature:.3f}; an image is `accept`ed if"
         f" its out-of-distribution score is at most 1 and its probability at least"
-        f" {network.gate.confidence:.3f}, and `not a cell` above a score of"
-        f" {network.gate.not_a_cell:.2f}. The thresholds were fitted on"
+        f" {network.gate.confidence:.3f}, and `unlike the training images` above a score of"
+        f" {network.gate.unlike:.2f}. The thresholds were fitted on"
         f" {network.gate.fitted['val_images']} validation images.\n\n"
     )
     rows = [

@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +13,7 @@ from rcmnet_jax.data.preprocess import decode_image
 from rcmnet_jax.data.threads import ordered_map
 from rcmnet_jax.errors import BadImageError, DataError
 from rcmnet_jax.inference import BatchedPass, Outputs, TrainedNetwork, logits_features_colours
-
-# A single-cell image is some 15 kB. Anything this large is not one, and is not read into memory.
-LARGEST_FILE = 64 * 2**20
+from rcmnet_jax.prediction.inputs import read_file
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -26,7 +24,7 @@ class Verdicts:
       class_names: in the order of the columns of the probabilities.
       probabilities: (N, K) float64, calibrated where the model has a temperature.
       score: (N,) out-of-distribution score, 1 where review begins; None without a gate.
-      status: (N,) accept, review or not a cell; None without a gate.
+      status: (N,) of `rcmnet_jax.inference.gate.STATUSES`; None without a gate.
     """
 
     class_names: tuple[str, ...]
@@ -99,7 +97,8 @@ class Classifier:
         if not len(files):
             raise DataError("there are no images to predict: give one at least")
         outputs = []
-        for images, output in self.stream(Path("."), [str(file) for file in files]):
+        names = [str(file) for file in files]
+        for images, output in self.stream(read_file, names):
             for image in images:
                 if image.pixels is None:
                     raise BadImageError(f"{image.file}: {image.error}")
@@ -114,12 +113,12 @@ class Classifier:
         score = None if gate is None else gate.score(outputs.features, outputs.colours)
         status = None
         if gate is not None and score is not None:
-            status = gate.status(score, probabilities.max(axis=1))
+            status = gate.status(score, probabilities.max(axis=1), outputs.contrasts)
         return Verdicts(self.network.class_names, probabilities, score, status)
 
     def stream(
         self,
-        root: Path,
+        read: Callable[[str], bytes],
         files: Iterable[str],
         *,
         known: Mapping[str, str] | None = None,
@@ -128,8 +127,8 @@ class Classifier:
         """Reads and decodes files in threads while the network works on those before.
 
         Args:
-          root: the folder that the names are relative to.
-          files: their names.
+          read: gives the bytes of a name, or raises `BadImageError`.
+          files: the names.
           known: name -> SHA-256 of what needs no prediction; such a file is not decoded, and comes
             without pixels and without error, if it still has that content.
           workers: decoding threads; one for each core when None.
@@ -143,7 +142,7 @@ class Classifier:
         def batches() -> Iterator[np.ndarray]:
             group: list[ReadImage] = []
             for image in ordered_map(
-                lambda file: self._read(root, file, known or {}), files, workers=workers
+                lambda file: self._read(read, file, known or {}), files, workers=workers
             ):
                 group.append(image)
                 good = sum(one.pixels is not None for one in group)
@@ -162,18 +161,13 @@ class Classifier:
         for group in groups:
             yield group, None
 
-    def _read(self, root: Path, file: str, known: Mapping[str, str]) -> ReadImage:
+    def _read(self, read: Callable[[str], bytes], file: str, known: Mapping[str, str]) -> ReadImage:
+        digest = ""
         try:
-            with (root / file).open("rb") as stream:
-                data = stream.read(LARGEST_FILE + 1)
-        except OSError as error:
-            return ReadImage(file, error=f"cannot be read ({error.strerror or error})")
-        if len(data) > LARGEST_FILE:
-            return ReadImage(file, error=f"larger than {LARGEST_FILE // 2**20} MiB: no single cell")
-        digest = hashlib.sha256(data).hexdigest()
-        if known.get(file) == digest:
-            return ReadImage(file, digest)
-        try:
+            data = read(file)
+            digest = hashlib.sha256(data).hexdigest()
+            if known.get(file) == digest:
+                return ReadImage(file, digest)
             return ReadImage(file, digest, decode_image(data, self.network.preprocess))
         except BadImageError as error:
             return ReadImage(file, digest, error=str(error))
