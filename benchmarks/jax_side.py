@@ -15,6 +15,7 @@ from configs.base import base_config
 from rcmnet_jax.data.augment import Augmentation, standardize
 from rcmnet_jax.explain import grad_cam
 from rcmnet_jax.hosts.mesh import make_mesh, put_batch, put_replicated
+from rcmnet_jax.inference import BatchedPass
 from rcmnet_jax.interop.torch import to_torch_state_dict
 from rcmnet_jax.models import MODELS, create_model
 from rcmnet_jax.training.feed import STEPS_PER_DISPATCH
@@ -178,15 +179,15 @@ class Subject:
     def _make_frozen_run(self):
         config = dataclasses.replace(CONFIG, trainable=HEAD, frozen_norm=True)
         pixels, labels = split_of(self._case)
-        pooled = jax.jit(functools.partial(pooled_features, self._model, mean=MEAN, std=STD))
-        views = jnp.zeros(self._case.batch, jnp.int32)
+        extract = BatchedPass(
+            pooled_features, self._model, mean=MEAN, std=STD, batch_size=self._case.batch
+        )
         rows = np.tile(order_of(self._case), (FROZEN_EPOCHS, 1))
         step = None
 
         def run():
             nonlocal step
-            parts = np.split(pixels, EPOCH_STEPS)
-            features = jnp.concatenate([pooled(self._variables, p, views) for p in parts])
+            features = extract(self._variables, pixels)
             if step is None:
                 step = self._stepper(config, features[:, None], labels, rows, name="features")
             return step()

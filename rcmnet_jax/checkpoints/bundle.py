@@ -42,7 +42,7 @@ def is_bundle(path: Path) -> bool:
 
 def write_bundle(
     path: str | Path,
-    restored: TrainedNetwork,
+    network: TrainedNetwork,
     *,
     card: str,
     record: Mapping[str, Any] | None = None,
@@ -53,7 +53,7 @@ def write_bundle(
 
     Args:
       path: the file, by custom ``*.rcmnet``, or the folder.
-      restored: the network, its temperature and gate where they are fitted.
+      network: the network, its temperature and gate where they are fitted.
       card: the model card, Markdown.
       record: further entries for ``bundle.json``: licence, citation, checks.
       precision: ``float16`` halves the file; batch statistics stay float32.
@@ -69,25 +69,25 @@ def write_bundle(
         raise UserError(f"precision {precision!r} is not one of {', '.join(PRECISIONS)}")
     weights = {
         "/".join(leaf_path): _stored(leaf_path, leaf, precision)
-        for leaf_path, leaf in sorted(flatten_dict(dict(restored.variables)).items())
+        for leaf_path, leaf in sorted(flatten_dict(dict(network.variables)).items())
     }
     files = {WEIGHTS: safetensors.numpy.save(weights), CARD: card.encode()}
-    if restored.gate is not None:
-        files[GATE] = safetensors.numpy.save(restored.gate.arrays())
-    digest = tree_sha256(in_precision(restored.variables, precision))
+    if network.gate is not None:
+        files[GATE] = safetensors.numpy.save(network.gate.arrays())
+    digest = tree_sha256(in_precision(network.variables, precision))
     content = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
-        "class_names": list(restored.class_names),
-        "model": restored.meta["config"]["model"],
-        "preprocess": restored.preprocess.to_dict(),
-        "normalization": {"mean": list(restored.mean), "std": list(restored.std)},
-        "step": restored.step,
+        "class_names": list(network.class_names),
+        "model": network.meta["config"]["model"],
+        "preprocess": network.preprocess.to_dict(),
+        "normalization": {"mean": list(network.mean), "std": list(network.std)},
+        "step": network.step,
         "precision": precision,
         "weights_sha256": digest,
-        "temperature": restored.temperature,
-        "gate": None if restored.gate is None else restored.gate.to_dict(),
-        "meta": restored.meta,
+        "temperature": network.temperature,
+        "gate": None if network.gate is None else network.gate.to_dict(),
+        "meta": network.meta,
         **(record or {}),
         "files": {
             name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
@@ -117,7 +117,7 @@ def read_bundle(path: str | Path) -> TrainedNetwork:
             weights = _read_arrays(container, WEIGHTS, record)
             gate_arrays = _read_arrays(container, GATE, record) if record["gate"] else None
             _read_checked(container, CARD, record)
-        return _restored(record, weights, gate_arrays)
+        return _network(record, weights, gate_arrays)
     except UserError as error:
         told = str(error)
         raise CheckpointError(told if str(path) in told else f"{path}: {told}") from error
@@ -155,7 +155,7 @@ def _stored(path: tuple[str, ...], leaf: Any, precision: str) -> np.ndarray:
     return stored
 
 
-def _restored(
+def _network(
     record: dict[str, Any], weights: dict[str, np.ndarray], gate_arrays: dict | None
 ) -> TrainedNetwork:
     preprocess = Preprocess.from_dict(record["preprocess"])

@@ -10,11 +10,13 @@ a flipped bit is found when a checkpoint is opened and the one before it is take
 import contextlib
 import dataclasses
 import errno
+import glob
 import hashlib
 import json
 import logging
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from rcmnet_jax.checkpoints.digest import tree_sha256
+from rcmnet_jax.data.sources.source_file import is_text
 from rcmnet_jax.errors import CheckpointError
 from rcmnet_jax.types import PyTree
 
@@ -71,10 +74,16 @@ class CheckpointStore:
         # Orbax refuses relative paths.
         self.directory = Path(directory).absolute()
         self._read_only, self._only_step = read_only, only_step
+        self._first_save = True
+        self._resources = contextlib.ExitStack()
+        if not read_only:
+            with _readable_errors(self.directory, "open"):
+                self.directory.mkdir(parents=True, exist_ok=True)
+        orbax_directory = self._resources.enter_context(_named_plainly(self.directory))
         # Orbax's own read_only warns on every opening. What a killed save left is removed.
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep,
-            create=not read_only,
+            create=False,
             cleanup_tmp_directories=not read_only,
             async_options=ocp.options.AsyncOptions(
                 timeout_secs=NO_TIMEOUT,
@@ -83,13 +92,17 @@ class CheckpointStore:
             ),
         )
         with _readable_errors(self.directory, "open"):
-            self._manager = ocp.CheckpointManager(self.directory, options=options)
+            self._manager = ocp.CheckpointManager(orbax_directory, options=options)
 
     def save(self, step: int, state: PyTree, *, progress: dict, meta: dict) -> None:
         """Starts saving; returns once the arrays are copied.
 
+        The first save of a store is waited for and read back, so that no run trains for hours
+        towards checkpoints that cannot be opened.
+
         Raises:
-          CheckpointError: this save or the one before it could not be written.
+          CheckpointError: this save or the one before it could not be written, or the first one
+            cannot be read back.
         """
         self.wait()
         self._require_space(sum(leaf.nbytes for leaf in jax.tree.leaves(state)))
@@ -106,6 +119,10 @@ class CheckpointStore:
             )
         # Orbax passes over a step that is not after the newest one without a word.
         assert written, f"step {step} is not after {self.steps[-1]} in {self.directory}"
+        if self._first_save:
+            self.wait()
+            self._read_back(step, state)
+            self._first_save = False
 
     def wait(self) -> None:
         """Returns when everything is on disk.
@@ -118,11 +135,12 @@ class CheckpointStore:
 
     def close(self) -> None:
         """Waits, and frees the threads."""
-        try:
-            self.wait()
-        finally:
-            with _readable_errors(self.directory, "save"):
-                self._manager.close()
+        with self._resources:
+            try:
+                self.wait()
+            finally:
+                with _readable_errors(self.directory, "save"):
+                    self._manager.close()
 
     @property
     def steps(self) -> list[int]:
@@ -214,6 +232,18 @@ class CheckpointStore:
             raise _Corrupt("its records are not those that were saved")
         return Saved(step, items["state"], progress, meta)
 
+    def _read_back(self, step: int, state: PyTree) -> None:
+        """Restores what was just saved, and compares."""
+        try:
+            self._restore_step(step, state)
+        except _Corrupt as error:
+            with _readable_errors(self.directory, "delete"):
+                self._manager.delete(step)
+            raise CheckpointError(
+                f"the checkpoint just written to {self.directory} cannot be read back ({error}):"
+                " choose a --workdir on another disk, or under a plainer name"
+            ) from error
+
     def _require_space(self, needed: int) -> None:
         """Before the first byte, since Orbax cannot stop a failing save without a din."""
         free = shutil.disk_usage(self.directory).free
@@ -241,6 +271,37 @@ class CheckpointStore:
 def _records_sha256(progress: dict[str, Any], meta: dict[str, Any]) -> str:
     """SHA-256 over the JSON of both records."""
     return hashlib.sha256(json.dumps([progress, meta], sort_keys=True).encode()).hexdigest()
+
+
+@contextlib.contextmanager
+def _named_plainly(directory: Path) -> Iterator[Path]:
+    """A name for a folder that Orbax, which looks for its files with `glob`, takes literally.
+
+    A link in the folder for temporary files where the path is not plain.
+    """
+    if not directory.is_dir() or _is_plain(str(directory)):
+        yield directory
+        return
+    remedy = "choose a --workdir of plain letters and digits"
+    if jax.process_count() > 1:
+        # Processes compare the paths that they write to, and each would have its own link.
+        raise CheckpointError(f"several hosts cannot save in {directory}: {remedy}")
+    with tempfile.TemporaryDirectory(prefix="rcmnet-") as folder:
+        link = Path(folder, "checkpoints")
+        if not _is_plain(folder):
+            raise CheckpointError(f"cannot save in {directory}: {remedy}")
+        try:
+            link.symlink_to(directory, target_is_directory=True)
+        except OSError as error:
+            raise CheckpointError(
+                f"cannot save in {directory} ({error.strerror}): {remedy}"
+            ) from error
+        yield link
+
+
+def _is_plain(path: str) -> bool:
+    """Whether a path is UTF-8 and holds nothing that Orbax's file names take for syntax."""
+    return glob.escape(path) == path and "\\" not in path and is_text(path)
 
 
 class _Corrupt(Exception):

@@ -63,15 +63,15 @@ def run(args: argparse.Namespace) -> int:
     require_folder(args.out.parent)
     from rcmnet_jax.checkpoints import load_model
 
-    restored = load_model(args.workdir)
-    data = _open_data(args, restored)
-    parity = _export(format_name, args, restored, data)
+    network = load_model(args.workdir)
+    data = _open_data(args, network)
+    parity = _export(format_name, args, network, data)
     size = sum(p.stat().st_size for p in [args.out, *args.out.glob("*")] if p.is_file())
     print(f"{args.out}: {format_name}, {size / 1e6:.1f} MB, {parity.line()}")
     return OK
 
 
-def _export(format_name: str, args: argparse.Namespace, restored, data):
+def _export(format_name: str, args: argparse.Namespace, network, data):
     """Writes the file; gives its agreement with the live network."""
     common = {
         "data": data,
@@ -83,7 +83,7 @@ def _export(format_name: str, args: argparse.Namespace, restored, data):
         from rcmnet_jax.export.to_bundle import export_bundle
 
         settings = {"precision": args.precision, "folder": args.folder}
-        return export_bundle(restored, args.out, **settings, **common)
+        return export_bundle(network, args.out, **settings, **common)
     from rcmnet_jax.export import formats
 
     exporters = {
@@ -91,10 +91,10 @@ def _export(format_name: str, args: argparse.Namespace, restored, data):
         "stablehlo": formats.export_stablehlo,
         "torch": formats.export_torch,
     }
-    return exporters[format_name](restored, args.out, **common)
+    return exporters[format_name](network, args.out, **common)
 
 
-def _open_data(args: argparse.Namespace, restored):
+def _open_data(args: argparse.Namespace, network):
     """The run's images; None, with a word about it, where they are not at hand."""
     if args.no_data:
         if args.source:
@@ -103,7 +103,7 @@ def _open_data(args: argparse.Namespace, restored):
     from rcmnet_jax.scoring.run_data import open_run_data
 
     try:
-        return open_run_data(restored, source=args.source, data_dir=args.data_dir)
+        return open_run_data(network, source=args.source, data_dir=args.data_dir)
     except (DataError, ConfigError) as error:
         if args.source:
             raise

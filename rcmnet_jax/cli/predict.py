@@ -1,8 +1,9 @@
-"""Predict every image below a folder with a bundle or a run, and count the cells.
+"""Predict images with a bundle or a run, and count the cells.
 
-Writes a CSV (file, hash, classes, calibrated probabilities, out-of-distribution score, accept /
-review / not a cell), a summary with the differential count beside it, and a list of files that
-could not be read; these make the exit status 1. Stopped and started again it goes on.
+Writes a CSV (file, hash, classes, calibrated probabilities, out-of-distribution score, and accept,
+review, unlike the training images or not a cell), a summary with the differential count beside it,
+and a list of files that could not be read; these make the exit status 1. Stopped and started again
+it goes on.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from rcmnet_jax.errors import UserError
 EXAMPLES = """\
 examples:
   rcmnet predict --model model.rcmnet --images tomorrow --out predictions.csv
-  rcmnet predict --model checkpoints/pbc_rcmnet --images cell.jpg --out cell.csv
+  rcmnet predict --model checkpoints/pbc_rcmnet --images *.jpg more.zip --out cells.csv
 
 from Python:
   from rcmnet_jax.prediction import open_classifier
@@ -31,11 +32,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", type=user_path, required=True, help="a bundle, or a run's workdir"
     )
-    parser.add_argument("--images", type=user_path, required=True, help="a folder, or one image")
+    parser.add_argument(
+        "--images",
+        type=user_path,
+        required=True,
+        nargs="+",
+        help="a folder, images, a zip, or a CSV with a column file; several will do",
+    )
     parser.add_argument("--out", type=user_path, required=True, help="the CSV file to write")
     parser.add_argument("--top-k", type=int, default=3, help="classes to name, best first")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--workers", type=int, help="decoding threads; one for each core")
+    parser.add_argument(
+        "--roles",
+        type=user_path,
+        help="a CSV of class,role for the count; roles: white, erythroblast, platelet, none",
+    )
     parser.add_argument("--restart", action="store_true", help="take up no earlier rows")
 
 
@@ -45,8 +57,9 @@ def run(args: argparse.Namespace) -> int:
         value = getattr(args, option)
         if value is not None and value < 1:
             raise UserError(f"--{option.replace('_', '-')} must be at least 1, got {value}")
-    if not args.images.exists():
-        raise UserError(f"--images {args.images} does not exist: name a folder of images")
+    for path in args.images:
+        if not path.expanduser().exists():
+            raise UserError(f"--images {path} does not exist: name a folder of images")
     from rcmnet_jax.prediction import open_classifier, predict_folder
     from rcmnet_jax.prediction.summary import summary_table
 
@@ -55,6 +68,7 @@ def run(args: argparse.Namespace) -> int:
         classifier,
         args.images,
         args.out,
+        roles=args.roles,
         top_k=args.top_k,
         workers=args.workers,
         restart=args.restart,

@@ -9,7 +9,6 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from rcmnet_jax.errors import ConfigError
 
@@ -97,22 +96,6 @@ def apply_views(images_BxHxWx3: jax.Array, view_B: jax.Array) -> jax.Array:
     x = jnp.where(transpose, turned, images_BxHxWx3)
     x = jnp.where(flip_rows, x[:, ::-1], x)
     return jnp.where(flip_cols, x[:, :, ::-1], x)
-
-
-class TurnedPixels:
-    """Images as one view shows them, moved when they are asked for.
-
-    Args:
-      pixels: gives (n, H, W, 3) uint8 for an array of n row numbers.
-      view: row of `DIHEDRAL`.
-    """
-
-    def __init__(self, pixels, view: int):
-        self._pixels, self._view = pixels, view
-
-    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        images = jnp.asarray(self._pixels[rows])
-        return np.asarray(apply_views(images, jnp.full(images.shape[0], self._view)))
 
 
 def draw_views(view_B: jax.Array, key: jax.Array, augmentation: Augmentation) -> jax.Array:

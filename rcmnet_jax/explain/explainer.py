@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from rcmnet_jax.data.augment import standardize
 from rcmnet_jax.errors import UserError
-from rcmnet_jax.explain.grad_cam import class_maps
+from rcmnet_jax.explain.grad_cam import ClassMaps, checked_class_ids, class_maps
 from rcmnet_jax.explain.layers import TARGETS, check_layer, layer_grid
 from rcmnet_jax.explain.methods import METHODS
 from rcmnet_jax.explain.overlay import Placement
 from rcmnet_jax.explain.smoothing import dihedral_mean
+from rcmnet_jax.inference import BatchedPass
 from rcmnet_jax.models.grid import Grid
 from rcmnet_jax.types import Variables
 
@@ -74,10 +74,8 @@ class Explainer:
             raise UserError(f"the batch size must be at least 1, got {batch_size}")
         self._grid = layer_grid(model, layer)
         self._smooth, self._batch_size = smooth, batch_size
-        self._maps = partial(
-            class_maps, model, method=method, target=target, layer=layer, relu=False
-        )
-        self._standardize = jax.jit(lambda pixels: standardize(pixels / 255.0, mean, std))
+        maps = partial(_maps, method=method, target=target, layer=layer)
+        self._model, self._pass = model, partial(BatchedPass, maps, model, mean=mean, std=std)
 
     def __call__(
         self,
@@ -98,30 +96,34 @@ class Explainer:
         count = len(pixels_NxHxWx3)
         if count == 0:
             raise UserError("there are no images to explain")
-        size = min(self._batch_size, count)
-        cams, logits = [], []
-        for start in range(0, count, size):
-            # Padded by repetition, so that every call has one shape; cut off again below.
-            rows = np.minimum(np.arange(start, start + size), count - 1)
-            ids = None if class_ids_N is None else np.asarray(class_ids_N)[rows]
-            cam, logit = self._batch(variables, pixels_NxHxWx3[rows], ids)
-            cams.append(np.asarray(cam))
-            logits.append(np.asarray(logit))
-        signed_Nxhxw, logits_NxK = (np.concatenate(parts)[:count] for parts in (cams, logits))
+        if class_ids_N is not None:
+            class_ids_N = np.asarray(checked_class_ids(class_ids_N, count, self._model.num_classes))
+        # A few images make a small batch: a map costs more than a forward pass.
+        maps_of = self._pass(batch_size=min(self._batch_size, count))
+        maps = maps_of(variables, pixels_NxHxWx3, per_image=_ids(class_ids_N))
         if class_ids_N is None:
-            class_ids_N = logits_NxK.argmax(1)
-        # Smoothed maps lie on the pixels themselves.
-        placement = Grid(1, 0) if self._smooth else self._grid
-        return Explained(signed_Nxhxw, np.asarray(class_ids_N), logits_NxK, placement)
-
-    def _batch(self, variables, pixels, ids):
-        x_BxHxWx3 = self._standardize(jnp.asarray(pixels))
-        cam, logits = self._maps(variables, x_BxHxWx3, ids)
+            class_ids_N = maps.logits_BxK.argmax(1)
         if not self._smooth:
-            return cam, logits
-        # The same class in every view, whatever the view is taken for.
-        ids = logits.argmax(1) if ids is None else ids
-        mean, _ = dihedral_mean(
-            lambda x: self._maps(variables, x, ids).cam_Bxhxw, x_BxHxWx3, self._grid
-        )
-        return mean, logits
+            return Explained(maps.cam_Bxhxw, class_ids_N, maps.logits_BxK, self._grid)
+        # The same class in every view. In pieces, since the mean holds eight maps of image size.
+        smoothed = []
+        for start in range(0, count, maps_of.batch_size):
+            piece = slice(start, start + maps_of.batch_size)
+
+            def cams(x: jax.Array, piece: slice = piece) -> jax.Array:
+                ids = _ids(class_ids_N[piece])
+                return maps_of(variables, np.asarray(x), per_image=ids).cam_Bxhxw
+
+            pixels = jnp.asarray(pixels_NxHxWx3[piece])
+            smoothed.append(dihedral_mean(cams, pixels, self._grid)[0])
+        # Smoothed maps lie on the pixels themselves.
+        return Explained(np.concatenate(smoothed), class_ids_N, maps.logits_BxK, Grid(1, 0))
+
+
+def _maps(model, variables, x_BxHxWx3, batch, **options) -> ClassMaps:
+    """The signed maps of a batch, for `BatchedPass`."""
+    return class_maps(model, variables, x_BxHxWx3, batch.get("class_ids"), relu=False, **options)
+
+
+def _ids(class_ids_N: np.ndarray | None) -> dict[str, np.ndarray]:
+    return {} if class_ids_N is None else {"class_ids": class_ids_N.astype(np.int32)}

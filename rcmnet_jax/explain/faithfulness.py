@@ -16,7 +16,7 @@ from rcmnet_jax.evaluation.calibration import apply_temperature
 from rcmnet_jax.explain.localisation import mean_interval, spot
 from rcmnet_jax.explain.network_maps import NetworkMaps
 from rcmnet_jax.explain.overlay import upsample
-from rcmnet_jax.inference.predictor import Predictor
+from rcmnet_jax.inference import BatchedPass, logits
 
 STEPS = 16
 # Standard deviation of the blur as a share of the longer side: wide enough to hide a nucleus.
@@ -107,13 +107,11 @@ def faithfulness_scores(
         "spot_in_the_middle": np.repeat(spot(*size)[None], len(pixels), axis=0),
     }
     network, ids, rows = maps.network, explained.class_ids_N, np.arange(len(pixels))
-    predictor = Predictor(
-        network.model, mean=network.mean, std=network.std, batch_size=min(batch_size, len(ids))
-    )
+    logits_of = BatchedPass.of(network, logits, batch_size=min(batch_size, len(ids)))
 
     def probability_of(pixels_NxHxWx3: np.ndarray) -> np.ndarray:
-        logits = predictor.logits(network.variables, pixels_NxHxWx3, rows)
-        return apply_temperature(logits, network.temperature or 1.0)[rows, ids]
+        logits_NxK = logits_of(network.variables, pixels_NxHxWx3)
+        return apply_temperature(logits_NxK, network.temperature or 1.0)[rows, ids]
 
     return {
         name: deletion_and_insertion(probability_of, pixels, importance).summary()

@@ -12,14 +12,13 @@ from rcmnet_jax.evaluation.calibration import (
     fit_temperature,
 )
 from rcmnet_jax.evaluation.minimums import GATE_IMAGES, shortage
-from rcmnet_jax.inference.engine import Engine, Outputs
-from rcmnet_jax.inference.gate import ACCEPT, NOT_A_CELL, REVIEW, fit_gate
-from rcmnet_jax.inference.network import TrainedNetwork
+from rcmnet_jax.inference import BatchedPass, Outputs, TrainedNetwork, logits_features_colours
+from rcmnet_jax.inference.gate import ACCEPT, REVIEW, STATUSES, fit_gate
 from rcmnet_jax.scoring.run_data import RunData
 
 
 def calibrate(
-    restored: TrainedNetwork, data: RunData, engine: Engine
+    network: TrainedNetwork, data: RunData, *, batch_size: int = 64
 ) -> tuple[TrainedNetwork, dict[str, Any], list[str]]:
     """The network with its temperature and gate, what they do to the parts, and what is missing.
 
@@ -28,16 +27,19 @@ def calibrate(
     validation images neither is fitted; the last result then says why, one sentence each.
 
     Args:
-      restored: the network, of a run.
+      network: the network, of a run.
       data: its images.
-      engine: of the network.
+      batch_size: images a call.
 
     Raises:
       DataError: the split has no validation part.
     """
     if not len(data.rows("val")):
         raise DataError("the split of this run has no validation part to fit on")
-    train, val = (engine.rows(data.pixels, data.rows(part)) for part in ("train", "val"))
+    outputs_of = BatchedPass.of(network, logits_features_colours, batch_size=batch_size)
+    train, val = (
+        outputs_of(network.variables, data.pixels, data.rows(part)) for part in ("train", "val")
+    )
     labels = data.labels("val")
     fit, gate = fit_temperature(val.logits, labels), None
     no_gate = shortage("a gate", len(labels), GATE_IMAGES)
@@ -50,30 +52,30 @@ def calibrate(
             val_correct=probabilities.argmax(axis=1) == labels,
         )
     no_temperature = fit.reason if fit.temperature is None else None
-    fitted = dataclasses.replace(restored, temperature=fit.temperature, gate=gate)
+    fitted = dataclasses.replace(network, temperature=fit.temperature, gate=gate)
     facts: dict[str, Any] = {"val": _facts(fitted, val, labels)}
     if len(data.rows("test")):
-        test = engine.rows(data.pixels, data.rows("test"))
+        test = outputs_of(network.variables, data.pixels, data.rows("test"))
         facts["test"] = _facts(fitted, test, data.labels("test"))
     return fitted, facts, [reason for reason in (no_temperature, no_gate) if reason]
 
 
-def _facts(restored: TrainedNetwork, outputs: Outputs, labels: np.ndarray) -> dict[str, Any]:
+def _facts(network: TrainedNetwork, outputs: Outputs, labels: np.ndarray) -> dict[str, Any]:
     """Counts of a part by status, and its calibration error before and after.
 
     Without a gate every image is for review.
     """
     before = apply_temperature(outputs.logits, 1.0)
-    after = apply_temperature(outputs.logits, restored.temperature or 1.0)
+    after = apply_temperature(outputs.logits, network.temperature or 1.0)
     status = np.full(len(labels), REVIEW)
-    if restored.gate is not None:
-        score = restored.gate.score(outputs.features, outputs.colours)
-        status = restored.gate.status(score, after.max(axis=1))
+    if network.gate is not None:
+        score = network.gate.score(outputs.features, outputs.colours)
+        status = network.gate.status(score, after.max(axis=1), outputs.contrasts)
     right = after.argmax(axis=1) == labels
     return {
         "images": len(labels),
         "correct": int(right.sum()),
-        "status": {name: int((status == name).sum()) for name in (ACCEPT, REVIEW, NOT_A_CELL)},
+        "status": {name: int((status == name).sum()) for name in STATUSES},
         "accepted_correct": int(right[status == ACCEPT].sum()),
         "ece": {
             "before": expected_calibration_error(labels, before),

@@ -23,40 +23,40 @@ DATA_SOURCES = {
 NO_LICENCE = "Not stated by who exported this model: ask before you pass it on."
 
 
-def licence_text(restored: TrainedNetwork, licence: str | None) -> str:
+def licence_text(network: TrainedNetwork, licence: str | None) -> str:
     """What the exporter says, and the terms of the images where they are known."""
-    images = DATA_SOURCES.get(restored.meta["data"]["name"], ("", ""))[0]
+    images = DATA_SOURCES.get(network.meta["data"]["name"], ("", ""))[0]
     return " ".join(text for text in (licence or NO_LICENCE, images) if text)
 
 
-def citation_text(restored: TrainedNetwork, citation: str | None) -> str:
+def citation_text(network: TrainedNetwork, citation: str | None) -> str:
     """Network, images, and what the exporter adds."""
-    images = DATA_SOURCES.get(restored.meta["data"]["name"], ("", ""))[1]
+    images = DATA_SOURCES.get(network.meta["data"]["name"], ("", ""))[1]
     return "\n".join(text for text in (citation, PAPER, images) if text)
 
 
 def model_card(
-    restored: TrainedNetwork, facts: Mapping[str, Any] | None, record: Mapping[str, Any]
+    network: TrainedNetwork, facts: Mapping[str, Any] | None, record: Mapping[str, Any]
 ) -> str:
     """Markdown, filled from the run.
 
     Args:
-      restored: the network, with temperature and gate where they were fitted.
+      network: the network, with temperature and gate where they were fitted.
       facts: from `calibrate`; None where the images were gone.
       record: licence, citation, precision and parity of the export.
     """
-    config = restored.meta["config"]
+    config = network.meta["config"]
     name = config["model"]["name"]
     sections = [
-        f"# {name} for {len(restored.class_names)} classes of single-cell images",
+        f"# {name} for {len(network.class_names)} classes of single-cell images",
         "This is a model card written by `rcmnet export` from the record of the training run.",
         _use(),
-        "## Network\n\n" + _table(_network_rows(restored, record)),
-        "## Training data\n\n" + _table(_data_rows(restored)),
-        "## Scores\n\n" + _scores(restored, facts),
-        "## What it does not know\n\n" + _limits(restored, facts),
-        "## Preprocessing, exactly\n\n" + _preprocessing(restored),
-        "## Provenance\n\n" + _table(_provenance_rows(restored)),
+        "## Network\n\n" + _table(_network_rows(network, record)),
+        "## Training data\n\n" + _table(_data_rows(network)),
+        "## Scores\n\n" + _scores(network, facts),
+        "## What it does not know\n\n" + _limits(network, facts),
+        "## Preprocessing, exactly\n\n" + _preprocessing(network),
+        "## Provenance\n\n" + _table(_provenance_rows(network)),
         f"## Licence\n\n{record['licence']}",
         "## Cite\n\n" + "\n".join(f"- {line}" for line in record["citation"].splitlines()),
     ]
@@ -70,21 +70,21 @@ def _use() -> str:
     )
 
 
-def _network_rows(restored: TrainedNetwork, record: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    options = {k: v for k, v in restored.meta["config"]["model"].items() if k != "name"}
-    size = restored.preprocess
+def _network_rows(network: TrainedNetwork, record: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    options = {k: v for k, v in network.meta["config"]["model"].items() if k != "name"}
+    size = network.preprocess
     return [
         ("options", ", ".join(f"{key}={value}" for key, value in options.items())),
-        ("classes", ", ".join(restored.class_names)),
+        ("classes", ", ".join(network.class_names)),
         ("image size", f"{size.height} x {size.width} pixels (height x width), RGB"),
-        ("training step", restored.step),
+        ("training step", network.step),
         ("stored as", record["precision"]),
         ("this file against the live network", record["parity"]["line"]),
     ]
 
 
-def _data_rows(restored: TrainedNetwork) -> list[tuple[str, Any]]:
-    data, split = restored.meta["data"], restored.meta["split"]
+def _data_rows(network: TrainedNetwork) -> list[tuple[str, Any]]:
+    data, split = network.meta["data"], network.meta["split"]
     counts = ", ".join(
         f"{part} {sum(by_class.values()) if isinstance(by_class, dict) else by_class}"
         for part, by_class in split["counts"].items()
@@ -94,17 +94,17 @@ def _data_rows(restored: TrainedNetwork) -> list[tuple[str, Any]]:
         ("set", f"{data['name']}, {data['images']} {kind}"),
         ("hash of the images", f"`{data['sha256']}`"),
         ("split", f"{split['protocol']}, seed {split['seed']}: {counts}"),
-        ("level", split_note(restored.meta)),
+        ("level", split_note(network.meta)),
         ("hash of the split", f"`{split['sha256']}`"),
     ]
 
 
-def _scores(restored: TrainedNetwork, facts: Mapping[str, Any] | None) -> str:
+def _scores(network: TrainedNetwork, facts: Mapping[str, Any] | None) -> str:
     lines = []
-    if restored.meta["data"]["synthetic"]:
+    if network.meta["data"]["synthetic"]:
         lines.append("Measured on drawn cells: this says nothing about real ones.\n")
     if facts is None:
-        val = {k: round(v, 4) for k, v in restored.meta.get("val", {}).items()}
+        val = {k: round(v, 4) for k, v in network.meta.get("val", {}).items()}
         lines.append(f"Validation during training: {val or 'none'}. The images were not at hand")
         lines.append("when this file was made, so nothing else is measured here.")
         return "\n".join(lines)
@@ -125,12 +125,12 @@ def _scores(restored: TrainedNetwork, facts: Mapping[str, Any] | None) -> str:
     return "\n".join([*lines, _rows(head, rows)])
 
 
-def _limits(restored: TrainedNetwork, facts: Mapping[str, Any] | None) -> str:
+def _limits(network: TrainedNetwork, facts: Mapping[str, Any] | None) -> str:
     text = (
         "It was not tried on other laboratories, stains, microscopes or patients beyond its split."
         " Every image gets one of the classes above, whatever it shows; "
     )
-    not_fitted = restored.meta.get("export", {}).get("not_fitted")
+    not_fitted = network.meta.get("export", {}).get("not_fitted")
     if not_fitted:
         return text + (
             "**and this file has no temperature and no out-of-distribution thresholds: its"
@@ -138,17 +138,17 @@ def _limits(restored: TrainedNetwork, facts: Mapping[str, Any] | None) -> str:
             + "; ".join(not_fitted)
             + "."
         )
-    if restored.gate is None or facts is None:
+    if network.gate is None or facts is None:
         return text + (
             "**and this file has no temperature and no out-of-distribution thresholds**, since the"
             " images were not at hand when it was made: its probabilities are not calibrated."
         )
     text += (
-        f"so look at the status. Temperature {restored.temperature:.3f}; an image is `accept`ed if"
+        f"so look at the status. Temperature {network.temperature:.3f}; an image is `accept`ed if"
         f" its out-of-distribution score is at most 1 and its probability at least"
-        f" {restored.gate.confidence:.3f}, and `not a cell` above a score of"
-        f" {restored.gate.not_a_cell:.2f}. The thresholds were fitted on"
-        f" {restored.gate.fitted['val_images']} validation images.\n\n"
+        f" {network.gate.confidence:.3f}, and `unlike the training images` above a score of"
+        f" {network.gate.unlike:.2f}. The thresholds were fitted on"
+        f" {network.gate.fitted['val_images']} validation images.\n\n"
     )
     rows = [
         (
@@ -161,9 +161,9 @@ def _limits(restored: TrainedNetwork, facts: Mapping[str, Any] | None) -> str:
     return text + _rows(("part", "accept", "review", "not a cell", "accepted and right"), rows)
 
 
-def _preprocessing(restored: TrainedNetwork) -> str:
-    size = restored.preprocess
-    mean, std = (", ".join(f"{v:.6f}" for v in values) for values in (restored.mean, restored.std))
+def _preprocessing(network: TrainedNetwork) -> str:
+    size = network.preprocess
+    mean, std = (", ".join(f"{v:.6f}" for v in values) for values in (network.mean, network.std))
     return (
         f"EXIF rotation; 8-bit RGB, transparency over white; scaled to cover {size.height} x"
         f" {size.width} and cropped evenly, in one antialiased bicubic resampling, unless it has"
@@ -172,8 +172,8 @@ def _preprocessing(restored: TrainedNetwork) -> str:
     )
 
 
-def _provenance_rows(restored: TrainedNetwork) -> list[tuple[str, Any]]:
-    provenance = restored.meta["provenance"]
+def _provenance_rows(network: TrainedNetwork) -> list[tuple[str, Any]]:
+    provenance = network.meta["provenance"]
     git, device = provenance.get("git") or {}, provenance.get("device") or {}
     packages = ", ".join(f"{k} {v}" for k, v in provenance.get("packages", {}).items())
     changed = " with local changes" if git.get("changed") else ""

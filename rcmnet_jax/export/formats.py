@@ -13,21 +13,20 @@ from jax import export
 import rcmnet_jax
 from rcmnet_jax.errors import UserError
 from rcmnet_jax.export.card import citation_text, licence_text
-from rcmnet_jax.export.parity import Parity, compare_logits
+from rcmnet_jax.export.parity import Parity, compare_logits, logits_by_network
 from rcmnet_jax.files import replacing
-from rcmnet_jax.inference.engine import Engine
-from rcmnet_jax.inference.network import TrainedNetwork
+from rcmnet_jax.inference import TrainedNetwork
 from rcmnet_jax.interop.torch import from_torch_state_dict, to_torch_state_dict
 from rcmnet_jax.scoring.run_data import RunData
 
 
 def export_onnx(
-    restored: TrainedNetwork, out: Path, *, data: RunData | None, batch_size: int = 64, **texts: Any
+    network: TrainedNetwork, out: Path, *, data: RunData | None, batch_size: int = 64, **texts: Any
 ) -> Parity:
     """Writes an ONNX file, run by ONNX Runtime on the test part before.
 
     Args:
-      restored: the network.
+      network: the network.
       out: the file.
       data: the run's images; random ones are compared on without.
       batch_size: images a call.
@@ -45,19 +44,19 @@ def export_onnx(
         raise UserError(
             f"ONNX export takes onnx and onnxruntime ({error}): pip install 'rcmnet-jax[onnx]'"
         ) from error
-    restored = _in_float32(restored)
-    model = to_onnx(restored)
+    network = _in_float32(network)
+    model = to_onnx(network)
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), providers=["CPUExecutionProvider"]
     )
     parity = compare_logits(
-        restored,
+        network,
         lambda pixels: session.run(["logits"], {"image": np.ascontiguousarray(pixels)})[0],
         data,
-        Engine(restored, batch_size=batch_size),
         what="ONNX file",
+        batch_size=batch_size,
     )
-    for key, value in describe(restored, parity, **texts).items():
+    for key, value in describe(network, parity, **texts).items():
         entry = model.metadata_props.add()
         entry.key, entry.value = key, value if isinstance(value, str) else json.dumps(value)
     with replacing(out) as temporary:
@@ -66,7 +65,7 @@ def export_onnx(
 
 
 def export_stablehlo(
-    restored: TrainedNetwork, out: Path, *, data: RunData | None, batch_size: int = 64, **texts: Any
+    network: TrainedNetwork, out: Path, *, data: RunData | None, batch_size: int = 64, **texts: Any
 ) -> Parity:
     """Writes a StableHLO file, run through its serialised form on the test part before.
 
@@ -74,23 +73,23 @@ def export_stablehlo(
     """
     from rcmnet_jax.interop.stablehlo import PLATFORMS, to_stablehlo, write_stablehlo
 
-    restored = _in_float32(restored)
-    program = bytes(to_stablehlo(restored).serialize())
+    network = _in_float32(network)
+    program = bytes(to_stablehlo(network).serialize())
     call = jax.jit(export.deserialize(bytearray(program)).call)
     parity = compare_logits(
-        restored,
+        network,
         lambda pixels: np.asarray(call(pixels)["logits"]),
         data,
-        Engine(restored, batch_size=batch_size),
         what="StableHLO file",
+        batch_size=batch_size,
     )
-    meta = {**describe(restored, parity, **texts), "platforms": list(PLATFORMS)}
+    meta = {**describe(network, parity, **texts), "platforms": list(PLATFORMS)}
     write_stablehlo(out, program, meta)
     return parity
 
 
 def export_torch(
-    restored: TrainedNetwork, out: Path, *, data: RunData | None, batch_size: int = 64, **texts: Any
+    network: TrainedNetwork, out: Path, *, data: RunData | None, batch_size: int = 64, **texts: Any
 ) -> Parity:
     """Writes a PyTorch state dict, read back and asked on the test part before.
 
@@ -98,31 +97,29 @@ def export_torch(
     """
     from rcmnet_jax.interop.torch_files import write_torch_file
 
-    options = dict(restored.meta["config"]["model"])
+    options = dict(network.meta["config"]["model"])
     name = options.pop("name")
-    state = to_torch_state_dict(name, restored.variables)
+    state = to_torch_state_dict(name, network.variables)
     options = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
-    classes = len(restored.class_names)
+    classes = len(network.class_names)
     back = from_torch_state_dict(name, state, num_classes=classes, **options)
     # A network without batch norm comes back without the empty collection.
-    engine = Engine(
-        dataclasses.replace(restored, variables={"batch_stats": {}, **back}), batch_size=batch_size
-    )
+    read_back = dataclasses.replace(network, variables={"batch_stats": {}, **back})
     parity = compare_logits(
-        restored,
-        lambda pixels: engine.rows(pixels, np.arange(len(pixels))).logits,
+        network,
+        logits_by_network(read_back, batch_size),
         data,
-        Engine(restored, batch_size=batch_size),
         what="state dict",
+        batch_size=batch_size,
     )
-    description = describe(restored, parity, **texts)
+    description = describe(network, parity, **texts)
     metadata = {k: v if isinstance(v, str) else json.dumps(v) for k, v in description.items()}
     write_torch_file(out, state, metadata)
     return parity
 
 
 def describe(
-    restored: TrainedNetwork,
+    network: TrainedNetwork,
     parity: Parity,
     *,
     licence: str | None = None,
@@ -130,25 +127,25 @@ def describe(
 ) -> dict[str, Any]:
     """What a file says about itself: how to feed it, what its numbers mean, that it was checked."""
     return {
-        "model": restored.meta["config"]["model"],
-        "class_names": list(restored.class_names),
-        "preprocess": restored.preprocess.to_dict(),
+        "model": network.meta["config"]["model"],
+        "class_names": list(network.class_names),
+        "preprocess": network.preprocess.to_dict(),
         "decoding": (
             "EXIF rotation, 8-bit RGB, transparency over white, scaled to cover height x width"
             " and cropped evenly in one antialiased bicubic resampling; docs/weights.md"
         ),
-        "mean": list(restored.mean),
-        "std": list(restored.std),
-        "temperature": restored.temperature,
+        "mean": list(network.mean),
+        "std": list(network.std),
+        "temperature": network.temperature,
         "parity": parity.to_dict(),
-        "data_sha256": restored.meta["data"]["sha256"],
-        "split_sha256": restored.meta["split"]["sha256"],
-        "licence": licence_text(restored, licence),
-        "citation": citation_text(restored, citation),
+        "data_sha256": network.meta["data"]["sha256"],
+        "split_sha256": network.meta["split"]["sha256"],
+        "licence": licence_text(network, licence),
+        "citation": citation_text(network, citation),
         "rcmnet_jax": rcmnet_jax.__version__,
     }
 
 
-def _in_float32(restored: TrainedNetwork) -> TrainedNetwork:
+def _in_float32(network: TrainedNetwork) -> TrainedNetwork:
     """The network computing in float32, as the exports do; the check compares with that."""
-    return dataclasses.replace(restored, model=restored.model.clone(dtype=jnp.float32))
+    return dataclasses.replace(network, model=network.model.clone(dtype=jnp.float32))

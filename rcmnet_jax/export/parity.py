@@ -1,6 +1,7 @@
 """Is an exported network the live one? Asked on a whole test part before anything is written."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -8,9 +9,7 @@ import jax
 import numpy as np
 
 from rcmnet_jax.errors import UserError
-from rcmnet_jax.evaluation.calibration import apply_temperature
-from rcmnet_jax.inference.engine import Engine
-from rcmnet_jax.inference.network import TrainedNetwork
+from rcmnet_jax.inference import BatchedPass, TrainedNetwork, logits
 from rcmnet_jax.scoring.run_data import RunData
 
 # Largest difference of a probability that counts as the same network.
@@ -66,48 +65,54 @@ class Parity:
         )
 
 
-def check_images(restored: TrainedNetwork, data: RunData | None) -> tuple[str, Any, np.ndarray]:
+def check_images(network: TrainedNetwork, data: RunData | None) -> tuple[str, Any, np.ndarray]:
     """What to compare on: (part, pixels, rows), the test part if there is one."""
     if data is not None:
         for part in ("test", "val"):
             if len(data.rows(part)):
                 return part, data.pixels, data.rows(part)
-    size = restored.preprocess
+    size = network.preprocess
     shape = (NOISE_IMAGES, size.height, size.width, 3)
     pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     return "noise", pixels, np.arange(NOISE_IMAGES)
 
 
+def logits_by_network(network: TrainedNetwork, batch_size: int) -> Callable[..., np.ndarray]:
+    """The network as a function of uint8 images, or of pixels and rows, to logits."""
+    return functools.partial(
+        BatchedPass.of(network, logits, batch_size=batch_size), network.variables
+    )
+
+
 def compare_logits(
-    restored: TrainedNetwork,
+    network: TrainedNetwork,
     logits_of: LogitsOf,
     data: RunData | None,
-    engine: Engine,
     *,
     what: str,
+    batch_size: int = 64,
     tolerance: float | None = TOLERANCE,
 ) -> Parity:
     """Runs an export and the live network on the same images.
 
     Args:
-      restored: the network.
-      logits_of: the export, given batches of the engine's size and a partial last one.
+      network: the network.
+      logits_of: the export, given whole batches and a partial last one.
       data: the run's images, if they are there.
-      engine: the live network.
       what: the export, for the error.
+      batch_size: images a call.
       tolerance: None only measures.
 
     Raises:
       ParityError: they differ.
     """
-    part, pixels, rows = check_images(restored, data)
-    live = engine.rows(pixels, rows).logits
-    starts = range(0, len(rows), engine.batch_size)
+    part, pixels, rows = check_images(network, data)
+    live = logits_by_network(network, batch_size)(pixels, rows)
+    starts = range(0, len(rows), batch_size)
     theirs = np.concatenate(
-        [np.asarray(logits_of(pixels[rows[s : s + engine.batch_size]])) for s in starts]
+        [np.asarray(logits_of(pixels[rows[s : s + batch_size]])) for s in starts]
     )
-    temperature = restored.temperature or 1.0
-    ours_p, theirs_p = (apply_temperature(logits, temperature) for logits in (live, theirs))
+    ours_p, theirs_p = network.calibrated(live), network.calibrated(theirs)
     parity = Parity(
         part=part,
         images=len(rows),

@@ -7,22 +7,19 @@ from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
-import numpy as np
-
 from rcmnet_jax.checkpoints.bundle import in_precision, read_bundle, write_bundle
 from rcmnet_jax.checkpoints.provenance import collect_provenance
 from rcmnet_jax.export.calibrate import calibrate
 from rcmnet_jax.export.card import citation_text, licence_text, model_card
-from rcmnet_jax.export.parity import TOLERANCE, Parity, compare_logits
-from rcmnet_jax.inference.engine import Engine
-from rcmnet_jax.inference.network import TrainedNetwork
+from rcmnet_jax.export.parity import TOLERANCE, Parity, compare_logits, logits_by_network
+from rcmnet_jax.inference import TrainedNetwork
 from rcmnet_jax.scoring.run_data import RunData
 
 logger = logging.getLogger(__name__)
 
 
 def export_bundle(
-    restored: TrainedNetwork,
+    network: TrainedNetwork,
     out: Path,
     *,
     data: RunData | None,
@@ -35,7 +32,7 @@ def export_bundle(
     """Writes a bundle.
 
     Args:
-      restored: the network, of a run or of another bundle.
+      network: the network, of a run or of another bundle.
       out: the file, or the folder.
       data: the run's images; without them temperature and thresholds stay as they are.
       precision: float32 or float16, for the weights.
@@ -47,26 +44,25 @@ def export_bundle(
     Returns:
       The agreement of the bundle's weights with the live ones; only measured for float16.
     """
-    rounded = dataclasses.replace(restored, variables=in_precision(restored.variables, precision))
-    engine = Engine(rounded, batch_size=batch_size)
-    before = restored.meta.get("export", {})
+    rounded = dataclasses.replace(network, variables=in_precision(network.variables, precision))
+    before = network.meta.get("export", {})
     facts: Mapping[str, Any] | None = before.get("facts")
     not_fitted: list[str] = before.get("not_fitted", [])
     if data is not None and len(data.rows("val")):
-        # On the rounded weights, which are those that will be asked.
-        rounded, facts, not_fitted = calibrate(rounded, data, engine)
+        # On the rounded weights, which are those that predict.
+        rounded, facts, not_fitted = calibrate(rounded, data, batch_size=batch_size)
     if not_fitted:
         reasons = "; ".join(not_fitted)
         logger.warning("not fitted: %s: every image gets the status review", reasons)
-    parity = _written_and_read(rounded, restored, data, precision, batch_size)
+    parity = _written_and_read(rounded, network, data, precision, batch_size)
     record = {
-        "licence": licence_text(restored, licence),
-        "citation": citation_text(restored, citation),
+        "licence": licence_text(network, licence),
+        "citation": citation_text(network, citation),
         "precision": precision,
         "parity": {**parity.to_dict(), "line": parity.line()},
         "exported_with": _portable(collect_provenance()),
     }
-    meta = {**_portable(restored.meta), "export": {"facts": facts, "not_fitted": not_fitted}}
+    meta = {**_portable(network.meta), "export": {"facts": facts, "not_fitted": not_fitted}}
     rounded = dataclasses.replace(rounded, meta=meta)
     card = model_card(rounded, facts, record)
     write_bundle(out, rounded, card=card, record=record, precision=precision, folder=folder)
@@ -84,17 +80,13 @@ def _written_and_read(
     with tempfile.TemporaryDirectory() as directory:
         trial = Path(directory, "trial.rcmnet")
         write_bundle(trial, rounded, card="", precision=precision)
-        engine = Engine(read_bundle(trial), batch_size=batch_size)
-
-    def logits_of(pixels_NxHxWx3: np.ndarray) -> np.ndarray:
-        return engine.rows(pixels_NxHxWx3, np.arange(len(pixels_NxHxWx3))).logits
-
+        read_back = read_bundle(trial)
     return compare_logits(
         dataclasses.replace(live, temperature=rounded.temperature),
-        logits_of,
+        logits_by_network(read_back, batch_size),
         data,
-        Engine(live, batch_size=batch_size),
         what="bundle",
+        batch_size=batch_size,
         # Rounding to half precision moves probabilities; by how much is measured and recorded.
         tolerance=TOLERANCE if precision == "float32" else None,
     )

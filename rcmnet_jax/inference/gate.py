@@ -16,13 +16,19 @@ import numpy as np
 from rcmnet_jax.errors import DataError
 from rcmnet_jax.evaluation.minimums import GATE_IMAGES, shortage
 
-ACCEPT, REVIEW, NOT_A_CELL = "accept", "review", "not a cell"
-STATUSES = (ACCEPT, REVIEW, NOT_A_CELL)
+ACCEPT, REVIEW = "accept", "review"
+UNLIKE, NOT_A_CELL = "unlike the training images", "not a cell"
+STATUSES = (ACCEPT, REVIEW, UNLIKE, NOT_A_CELL)
 GATE_VERSION = 1
 # Of the validation part: the score of this quantile is 1, where review begins.
 REVIEW_QUANTILE = 0.98
-# "Not a cell" begins at this multiple of the 99 % quantile: no validation image comes near it.
+# "Unlike the training images" begins at this multiple of the 99 % quantile: no validation image
+# comes near it.
 FAR, FAR_QUANTILE = 3.0, 0.99
+# An image that is unlike the training images holds no cell where the middle is not even this much
+# darker than the border, see `rcmnet_jax.inference.outputs.nucleus_contrast`. PBC's cells begin at
+# 0.06; a cell of another laboratory that lies below is called "not a cell" by mistake.
+LEAST_CONTRAST = 0.04
 # What is accepted on confidence should be right this often on validation ...
 TARGET_ACCURACY = 0.99
 # ... but no more than this fraction goes to review for want of confidence.
@@ -77,8 +83,8 @@ class Gate:
     colour: Distances
     units: tuple[float, float]
     """Distances of feature and colour that score 1."""
-    not_a_cell: float
-    """Score from which an image is no cell; review begins at 1."""
+    unlike: float
+    """Score from which an image is unlike the training images; review begins at 1."""
     confidence: float
     """Calibrated probability of the top class below which an image goes to review."""
     fitted: dict[str, Any]
@@ -89,11 +95,20 @@ class Gate:
         feature, colour = self.feature.of(features_NxC), self.colour.of(colours_Nx6)
         return np.maximum(feature / self.units[0], colour / self.units[1])
 
-    def status(self, score_N: np.ndarray, confidence_N: np.ndarray) -> np.ndarray:
-        """(N,) of `STATUSES`."""
+    def status(
+        self, score_N: np.ndarray, confidence_N: np.ndarray, contrast_N: np.ndarray
+    ) -> np.ndarray:
+        """(N,) of `STATUSES`.
+
+        Args:
+            score_N: from `score`.
+            confidence_N: calibrated probability of the top class.
+            contrast_N: from `rcmnet_jax.inference.outputs.nucleus_contrast`.
+        """
         doubtful = (score_N > 1) | (confidence_N < self.confidence)
         status = np.where(doubtful, REVIEW, ACCEPT)
-        return np.where(score_N > self.not_a_cell, NOT_A_CELL, status)
+        far = np.where(contrast_N < LEAST_CONTRAST, NOT_A_CELL, UNLIKE)
+        return np.where(score_N > self.unlike, far, status)
 
     def to_dict(self) -> dict[str, Any]:
         """All but the arrays, for JSON."""
@@ -101,7 +116,8 @@ class Gate:
             "version": GATE_VERSION,
             "units": list(self.units),
             "review": 1.0,
-            "not_a_cell": self.not_a_cell,
+            # By the name it has in bundles from before there were four statuses.
+            "not_a_cell": self.unlike,
             "confidence": self.confidence,
             "fitted": self.fitted,
         }
@@ -137,7 +153,7 @@ class Gate:
             gate = cls(
                 **parts,
                 units=(units[0], units[1]),
-                not_a_cell=float(values["not_a_cell"]),
+                unlike=float(values["not_a_cell"]),
                 confidence=float(values["confidence"]),
                 fitted=dict(values["fitted"]),
             )

@@ -5,10 +5,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax.sharding import SingleDeviceSharding
 
+from rcmnet_jax.data.augment import standardize
 from rcmnet_jax.data.preprocess import Preprocess
+from rcmnet_jax.evaluation.calibration import apply_temperature
 from rcmnet_jax.inference.gate import Gate
 from rcmnet_jax.kernels.backend import plainly
 from rcmnet_jax.types import PyTree, Variables
@@ -44,6 +47,15 @@ class TrainedNetwork:
     temperature: float | None = None
     gate: Gate | None = None
     absent: tuple[str, ...] = ()
+
+    def standardize(self, image_BxHxWx3: jax.Array | np.ndarray) -> jax.Array:
+        """uint8 images as the model takes them: float32, by the network's mean and std."""
+        image = jnp.asarray(image_BxHxWx3, jnp.float32) / 255
+        return standardize(image, self.mean, self.std)
+
+    def calibrated(self, logits_NxK: np.ndarray) -> np.ndarray:
+        """(N, K) float64 probabilities, by the temperature where there is one."""
+        return apply_temperature(logits_NxK, self.temperature or 1.0)
 
 
 def abstract_variables(model: nn.Module, preprocess: Preprocess) -> PyTree:

@@ -26,22 +26,22 @@ from rcmnet_jax.models.vgg import VGG19
 Size = tuple[int, int, int]
 
 
-def to_onnx(restored: TrainedNetwork) -> onnx.ModelProto:
+def to_onnx(network: TrainedNetwork) -> onnx.ModelProto:
     """An ONNX model of a network.
 
     Input ``image``: uint8 (N, H, W, 3), as `decode_image` gives them. Outputs ``logits`` and
     ``probabilities``, float32 (N, K), the latter with the temperature where there is one.
 
     Args:
-      restored: the network; computed in float32 whatever its own compute type.
+      network: the network; computed in float32 whatever its own compute type.
 
     Raises:
       UserError: a network that is not one of ours.
     """
-    size = restored.preprocess
+    size = network.preprocess
     graph = Graph()
-    x = _standardized(graph, restored)
-    model, variables = restored.model, restored.variables
+    x = _standardized(graph, network)
+    model, variables = network.model, network.variables
     if isinstance(model, RCMNet):
         logits = _ResNet(graph, model, variables).logits(x, (3, size.height, size.width))
     elif isinstance(model, VGG19):
@@ -50,9 +50,9 @@ def to_onnx(restored: TrainedNetwork) -> onnx.ModelProto:
         logits = _alexnet(graph, variables["params"], x, (size.height, size.width))
     else:
         raise UserError(f"{type(model).__name__} cannot be exported to ONNX: use one of our models")
-    scaled = graph.op("Div", logits, graph.constant(restored.temperature or 1.0))
+    scaled = graph.op("Div", logits, graph.constant(network.temperature or 1.0))
     graph.op("Softmax", scaled, axis=-1, output="probabilities")
-    classes = len(restored.class_names)
+    classes = len(network.class_names)
     return graph.model(
         image=(size.height, size.width),
         outputs={"logits": classes, "probabilities": classes},
@@ -61,12 +61,12 @@ def to_onnx(restored: TrainedNetwork) -> onnx.ModelProto:
     )
 
 
-def _standardized(graph: Graph, restored: TrainedNetwork) -> str:
+def _standardized(graph: Graph, network: TrainedNetwork) -> str:
     """uint8 (N, H, W, 3) to standardised float32 (N, 3, H, W)."""
     x = graph.op("Cast", "image", to=onnx.TensorProto.FLOAT)
     x = graph.op("Div", x, graph.constant(255.0))
-    x = graph.op("Sub", x, graph.constant(restored.mean))
-    x = graph.op("Div", x, graph.constant(restored.std))
+    x = graph.op("Sub", x, graph.constant(network.mean))
+    x = graph.op("Div", x, graph.constant(network.std))
     return graph.op("Transpose", x, perm=[0, 3, 1, 2])
 
 

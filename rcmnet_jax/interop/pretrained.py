@@ -21,7 +21,13 @@ from rcmnet_jax.data.preprocess import Preprocess
 from rcmnet_jax.errors import CheckpointError
 from rcmnet_jax.inference.network import TrainedNetwork, abstract_variables
 from rcmnet_jax.interop.names import Entry, model_entries, some
-from rcmnet_jax.interop.torch import without_prefix, without_prefixes
+from rcmnet_jax.interop.torch import (
+    SAVE_AGAIN,
+    impossible_values,
+    without_common_prefix,
+    without_prefix,
+    without_prefixes,
+)
 from rcmnet_jax.interop.torch_files import TorchFile, is_torch_file, read_torch_file
 
 # What torchvision's and timm's ResNet18, VGG19 and AlexNet were trained with.
@@ -95,8 +101,11 @@ def _matched(
             model_name, collections, cbam_dialect="authors" if authors else "paper"
         )
     }
+    state = without_common_prefix(state, entries)
+    _require_finite(file, entries, state)
     missing = {n: e for n, e in entries.items() if n not in state and not e.counter}
     absent = _absent_parts(file, model_name, entries, missing)
+    _require_no_further_layers(file, model_name, entries, state)
     types = flatten_dict(collections)
     leaves = {
         entry.path: jnp.asarray(
@@ -129,6 +138,42 @@ def _absent_parts(
             f" {some(lacking)}; it has {some(file.state)}"
         )
     return tuple(re.escape("/".join(entry.path)) for entry in missing.values())
+
+
+def _require_finite(
+    file: TorchFile, entries: Mapping[str, Entry], state: Mapping[str, np.ndarray]
+) -> None:
+    held = [(e, state[name]) for name, e in entries.items() if name in state and not e.counter]
+    spoilt = [problem for e, array in held if (problem := impossible_values(e, array))]
+    if spoilt:
+        raise CheckpointError(f"{file.path} is spoilt: {some(spoilt)}. {SAVE_AGAIN}")
+
+
+def _require_no_further_layers(
+    file: TorchFile,
+    model_name: str,
+    entries: Mapping[str, Entry],
+    state: Mapping[str, np.ndarray],
+) -> None:
+    """Refuses the backbone of a larger network, of which only some layers would be copied."""
+    backbone = {_root(name) for name, e in entries.items() if not set(OPTIONAL_PARTS) & set(e.path)}
+    further = [
+        name
+        for name in state
+        if name not in entries
+        and _root(name) in backbone
+        and not set(OPTIONAL_PARTS) & set(name.split("."))
+    ]
+    if further:
+        raise CheckpointError(
+            f"{file.path} is of a larger network than {model_name}: it also has {some(further)},"
+            " without which the other layers were never trained: give weights of the same backbone"
+        )
+
+
+def _root(name: str) -> str:
+    """``layer`` of ``layer3.1.conv1.weight``."""
+    return name.partition(".")[0].rstrip("0123456789")
 
 
 def _in_our_layout(entry: Entry, array: np.ndarray, name: str, file: TorchFile) -> np.ndarray:

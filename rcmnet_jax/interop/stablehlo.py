@@ -21,7 +21,6 @@ import jax
 import jax.numpy as jnp
 from jax import export
 
-from rcmnet_jax.data.augment import standardize
 from rcmnet_jax.errors import CheckpointError
 from rcmnet_jax.files import replacing
 from rcmnet_jax.inference.network import TrainedNetwork
@@ -32,21 +31,21 @@ PROGRAM, META = "model.jax_export", "meta.json"
 _TIMESTAMP = (1980, 1, 1, 0, 0, 0)
 
 
-def to_stablehlo(restored: TrainedNetwork) -> export.Exported:
+def to_stablehlo(network: TrainedNetwork) -> export.Exported:
     """The network as a program from uint8 images (N, H, W, 3) to ``logits`` and ``probabilities``.
 
     Note:
       On a CPU the convolutions are formulated for the CPU (`rcmnet_jax.kernels.conv`); the program
       computes the same on CUDA, where XLA's own would be faster. Export on a GPU for that.
     """
-    temperature = restored.temperature or 1.0
+    temperature = network.temperature or 1.0
 
     def program(image_BxHxWx3: jax.Array) -> dict[str, jax.Array]:
-        x = standardize(image_BxHxWx3.astype(jnp.float32) / 255, restored.mean, restored.std)
-        logits: Any = restored.model.apply(restored.variables, x, train=False)
+        x = network.standardize(image_BxHxWx3)
+        logits: Any = network.model.apply(network.variables, x, train=False)
         return {"logits": logits, "probabilities": jax.nn.softmax(logits / temperature)}
 
-    size = restored.preprocess
+    size = network.preprocess
     (batch,) = export.symbolic_shape("N")
     image = jax.ShapeDtypeStruct((batch, size.height, size.width, 3), jnp.uint8)
     return export.export(jax.jit(program), platforms=PLATFORMS)(image)

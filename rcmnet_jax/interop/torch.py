@@ -6,7 +6,7 @@ block, and lucidrains' ``BottleStack`` as ``bot``. timm's ``resnet18`` has torch
 PyTorch itself is not needed here: a state dict is a mapping from names to arrays.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from typing import Any
 
@@ -30,9 +30,10 @@ from rcmnet_jax.models import CBAM as CBAMModule
 from rcmnet_jax.models import MODELS, BoTBlock, create_model
 
 StateDict = Mapping[str, np.ndarray]
-# What wraps a network in PyTorch and shows in its names: torch.compile, DataParallel, and the
-# attribute that holds the torchvision network. They are matched with and without.
-PREFIXES = ("_orig_mod.", "module.", "backbone.")
+# What wraps a network in PyTorch and shows in its names, in any order and number: torch.compile,
+# DataParallel, Lightning, and the attribute that holds the torchvision network.
+PREFIXES = ("_orig_mod.", "module.", "model.", "backbone.")
+SAVE_AGAIN = "Save it again in float32, from an epoch before the training diverged"
 # The map side of the paper's image sizes, where a state dict has no position tables to tell.
 DEFAULT_MAP = (12, 12)
 
@@ -43,10 +44,10 @@ def from_torch_state_dict(
     """Variables of one of the six networks from a PyTorch state dict.
 
     Strict: every entry is used and every array is filled, but for the ``num_batches_tracked``
-    counters, which may be absent (files older than PyTorch 0.4.1) and are not kept. The prefixes
-    ``module.``, ``_orig_mod.`` and ``backbone.`` may be there or not. CBAM modules by its authors
-    (``cbam.ChannelGate...``) are recognised by their names and need ``spatial_norm=True``. The
-    size of the position tables is the state dict's.
+    counters, which may be absent (files older than PyTorch 0.4.1) and are not kept. Any common
+    prefix of the names, such as ``module._orig_mod.``, may be there or not. CBAM modules by its
+    authors (``cbam.ChannelGate...``) are recognised by their names and need ``spatial_norm=True``.
+    The size of the position tables is the state dict's.
 
     Args:
       model_name: a key of `MODELS`.
@@ -60,13 +61,15 @@ def from_torch_state_dict(
 
     Raises:
       ConfigError: unknown model or option.
-      UserError: missing or unexpected names, wrong shapes, another number of classes.
+      UserError: missing or unexpected names, wrong shapes, numbers that are not finite, another
+        number of classes.
     """
     model = create_model(model_name, num_classes, **options)
     state = without_prefixes(state)
     tree = _shapes(model, _map_of(state))
     authors = any(".cbam.ChannelGate." in name for name in state)
     entries = model_entries(model_name, tree, cbam_dialect="authors" if authors else "paper")
+    state = without_common_prefix(state, {without_prefix(entry.name) for entry in entries})
     _check_head(model_name, state, num_classes)
     return _fill(entries, tree, state, what=f"model {model_name!r}")
 
@@ -189,6 +192,13 @@ def _fill(
             f"shapes in the state dict do not fit {what}: {some(wrong)}. Choose the options it"
             " was saved from"
         )
+    spoilt = [
+        problem
+        for name, entry in named.items()
+        if not entry.counter and (problem := impossible_values(entry, state[name]))
+    ]
+    if spoilt:
+        raise UserError(f"the state dict for {what} is spoilt: {some(spoilt)}. {SAVE_AGAIN}")
     flat = {
         # A copy: a later change to the state dict must not reach the variables.
         entry.path: jnp.array(entry.layout.to_ours(np.asarray(state[name], dtype=np.float32)))
@@ -284,6 +294,50 @@ def _numbers(name: str, array: Any) -> np.ndarray:
 
 def without_prefix(name: str) -> str:
     """A name without what wrappers and holders of the network put before it."""
-    for prefix in PREFIXES:
-        name = name.removeprefix(prefix)
+    while any(name.startswith(prefix) for prefix in PREFIXES):
+        name = name.partition(".")[2]
     return name
+
+
+def without_common_prefix(
+    state: Mapping[str, np.ndarray], expected: Collection[str]
+) -> dict[str, np.ndarray]:
+    """The arrays under the names a network expects, where all of them share another prefix.
+
+    Args:
+      state: arrays by name.
+      expected: names of the network's arrays.
+
+    Returns:
+      The same arrays; names outside the network keep theirs.
+
+    Raises:
+      UserError: two networks fit equally well.
+    """
+    prefixes = {""}
+    for name in state:
+        parts = name.split(".")
+        tails = (".".join(parts[k:]) for k in range(1, len(parts)))
+        prefixes |= {name.removesuffix(tail) for tail in tails if tail in expected}
+    fitting = {p: sum(p + name in state for name in expected) for p in prefixes}
+    most = max(fitting.values())
+    best = sorted(prefix for prefix, count in fitting.items() if count == most)
+    if "" in best:
+        return dict(state)
+    if len(best) > 1:
+        raise UserError(
+            f"the state dict holds several such networks, under {some(best)}: save one of them"
+        )
+    return {name.removeprefix(best[0]): array for name, array in state.items()}
+
+
+def impossible_values(entry: Entry, array: np.ndarray) -> str:
+    """What no trained array holds: NaN, infinity, a negative variance; "" where all is well."""
+    values = np.asarray(array, np.float32)
+    wrong = ~np.isfinite(values)
+    kind = "NaN or infinite"
+    if entry.path[-1] == "var" and not wrong.any():
+        wrong, kind = values < 0, "negative"
+    if not wrong.any():
+        return ""
+    return f"{entry.name} has {int(wrong.sum())} of {values.size} values {kind}"

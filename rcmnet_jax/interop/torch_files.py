@@ -1,4 +1,4 @@
-"""State dicts in files: ``.safetensors`` always, ``.pth`` where PyTorch is installed.
+"""State dicts in files: safetensors always, PyTorch's pickles where PyTorch is installed.
 
 A ``.pth`` file is a pickle, and unpickling can run anything: it is opened by ``torch.load`` with
 ``weights_only=True``, which builds tensors and containers and nothing else. Prefer safetensors.
@@ -6,6 +6,7 @@ A ``.pth`` file is a pickle, and unpickling can run anything: it is opened by ``
 
 import dataclasses
 import hashlib
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from rcmnet_jax.errors import CheckpointError, UserError
 from rcmnet_jax.files import replacing
 
 SAFETENSORS = ".safetensors"
-PICKLED = (".pth", ".pt", ".bin", ".ckpt")
+PICKLED = (".pth", ".pt", ".bin", ".ckpt", ".pth.tar")
 ENDINGS = (SAFETENSORS, *PICKLED)
 # Under which training scripts put the state dict into a checkpoint.
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "module")
@@ -43,8 +44,27 @@ class TorchFile:
 
 
 def is_torch_file(path: str | Path) -> bool:
-    """Whether a name ends as PyTorch's files do."""
-    return Path(path).suffix in ENDINGS
+    """Whether a file holds PyTorch's weights, by its content; by its name where that is unclear."""
+    return _format_of(Path(path)) is not None
+
+
+def _format_of(path: Path) -> str | None:
+    """``safetensors``, ``pickled``, or None for anything else."""
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(16)
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                names = archive.namelist()
+            return "pickled" if any(name.endswith("data.pkl") for name in names) else None
+    except (OSError, zipfile.BadZipFile, ValueError):
+        head = b""
+    # Eight bytes of length, then JSON; the older PyTorch format is a bare pickle.
+    if head[8:9] == b"{" and head[4:8] == bytes(4):
+        return "safetensors"
+    if head.startswith(b"\x80\x02") or path.name.lower().endswith(PICKLED):
+        return "pickled"
+    return "safetensors" if path.suffix.lower() == SAFETENSORS else None
 
 
 def read_torch_file(path: str | Path) -> TorchFile:
@@ -57,7 +77,7 @@ def read_torch_file(path: str | Path) -> TorchFile:
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist: name a {', '.join(ENDINGS)} file")
-    if path.suffix == SAFETENSORS:
+    if _format_of(path) == "safetensors":
         state, metadata = _read_safetensors(path)
     else:
         state, metadata = _read_pickled(path), {}

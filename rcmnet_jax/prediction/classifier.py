@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +12,9 @@ from rcmnet_jax.checkpoints.open_model import load_model
 from rcmnet_jax.data.preprocess import decode_image
 from rcmnet_jax.data.threads import ordered_map
 from rcmnet_jax.errors import BadImageError, DataError
-from rcmnet_jax.evaluation.calibration import apply_temperature
-from rcmnet_jax.inference.engine import Engine, Outputs
+from rcmnet_jax.inference import BatchedPass, Outputs, TrainedNetwork, logits_features_colours
 from rcmnet_jax.inference.gate import REVIEW
-from rcmnet_jax.inference.network import TrainedNetwork
-
-# A single-cell image is some 15 kB. Anything this large is not one, and is not read into memory.
-LARGEST_FILE = 64 * 2**20
+from rcmnet_jax.prediction.inputs import read_file
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -29,7 +25,7 @@ class Verdicts:
       class_names: in the order of the columns of the probabilities.
       probabilities: (N, K) float64, calibrated where the model has a temperature.
       score: (N,) out-of-distribution score, 1 where review begins; None without a gate.
-      status: (N,) accept, review or not a cell; None without a gate.
+      status: (N,) of `rcmnet_jax.inference.gate.STATUSES`; None without a gate.
     """
 
     class_names: tuple[str, ...]
@@ -66,16 +62,17 @@ class Classifier:
     """Judges images with one network.
 
     Args:
-      restored: the network.
+      network: the network.
       batch_size: images a call.
     """
 
-    def __init__(self, restored: TrainedNetwork, *, batch_size: int = 64):
-        self.restored = restored
-        self.engine = Engine(restored, batch_size=batch_size)
+    def __init__(self, network: TrainedNetwork, *, batch_size: int = 64):
+        self.network = network
+        self._pass = BatchedPass.of(network, logits_features_colours, batch_size=batch_size)
+        self.batch_size = self._pass.batch_size
         # Why the export fitted no temperature or gate: nothing is accepted without a person then.
-        self.not_fitted: list[str] = restored.meta.get("export", {}).get("not_fitted", [])
-        self.weights_sha256 = tree_sha256(restored.variables)
+        self.not_fitted: list[str] = network.meta.get("export", {}).get("not_fitted", [])
+        self.weights_sha256 = tree_sha256(network.variables)
 
     def predict_pixels(self, pixels_NxHxWx3: np.ndarray) -> Verdicts:
         """Verdicts on decoded images of the model's size, uint8.
@@ -84,7 +81,7 @@ class Classifier:
           DataError: another shape or type, or no images.
         """
         pixels = np.asarray(pixels_NxHxWx3)
-        size = self.restored.preprocess
+        size = self.network.preprocess
         if pixels.dtype != np.uint8 or pixels.shape[1:] != (size.height, size.width, 3):
             raise DataError(
                 f"pixels are {pixels.dtype} {pixels.shape}: give uint8 (N, {size.height},"
@@ -92,7 +89,7 @@ class Classifier:
             )
         if not len(pixels):
             raise DataError("there are no images to predict: give one at least")
-        return self.judge(self.engine.rows(pixels, np.arange(len(pixels))))
+        return self.judge(self._pass(self.network.variables, pixels))
 
     def predict_files(self, files: Sequence[str | Path]) -> Verdicts:
         """Verdicts on image files, in their order.
@@ -103,28 +100,30 @@ class Classifier:
         if not len(files):
             raise DataError("there are no images to predict: give one at least")
         outputs = []
-        for images, output in self.stream(Path("."), [str(file) for file in files]):
+        names = [str(file) for file in files]
+        for images, output in self.stream(read_file, names):
             for image in images:
                 if image.pixels is None:
                     raise BadImageError(f"{image.file}: {image.error}")
-            outputs.append(output)
-        return self.judge(Outputs.join([output for output in outputs if output is not None]))
+            if output is not None:
+                outputs.append(output)
+        return self.judge(Outputs(*map(np.concatenate, zip(*outputs, strict=True))))
 
     def judge(self, outputs: Outputs) -> Verdicts:
         """Probabilities, score and status of the network's outputs."""
-        probabilities = apply_temperature(outputs.logits, self.restored.temperature or 1.0)
-        gate = self.restored.gate
+        probabilities = self.network.calibrated(outputs.logits)
+        gate = self.network.gate
         score = None if gate is None else gate.score(outputs.features, outputs.colours)
         status = None
         if gate is not None and score is not None:
-            status = gate.status(score, probabilities.max(axis=1))
+            status = gate.status(score, probabilities.max(axis=1), outputs.contrasts)
         elif self.not_fitted:
             status = np.full(len(probabilities), REVIEW)
-        return Verdicts(self.restored.class_names, probabilities, score, status)
+        return Verdicts(self.network.class_names, probabilities, score, status)
 
     def stream(
         self,
-        root: Path,
+        read: Callable[[str], bytes],
         files: Iterable[str],
         *,
         known: Mapping[str, str] | None = None,
@@ -133,8 +132,8 @@ class Classifier:
         """Reads and decodes files in threads while the network works on those before.
 
         Args:
-          root: the folder that the names are relative to.
-          files: their names.
+          read: gives the bytes of a name, or raises `BadImageError`.
+          files: the names.
           known: name -> SHA-256 of what needs no prediction; such a file is not decoded, and comes
             without pixels and without error, if it still has that content.
           workers: decoding threads; one for each core when None.
@@ -148,11 +147,11 @@ class Classifier:
         def batches() -> Iterator[np.ndarray]:
             group: list[ReadImage] = []
             for image in ordered_map(
-                lambda file: self._read(root, file, known or {}), files, workers=workers
+                lambda file: self._read(read, file, known or {}), files, workers=workers
             ):
                 group.append(image)
                 good = sum(one.pixels is not None for one in group)
-                if good == self.engine.batch_size:
+                if good == self.batch_size:
                     groups.append(group)
                     yield _pixels_of(group)
                     group = []
@@ -161,25 +160,20 @@ class Classifier:
                 if any(one.pixels is not None for one in group):
                     yield _pixels_of(group)
 
-        for outputs in self.engine.stream(batches()):
+        for outputs in self._pass.stream(self.network.variables, batches()):
             yield groups.pop(0), outputs
         # Files after the last good one.
         for group in groups:
             yield group, None
 
-    def _read(self, root: Path, file: str, known: Mapping[str, str]) -> ReadImage:
+    def _read(self, read: Callable[[str], bytes], file: str, known: Mapping[str, str]) -> ReadImage:
+        digest = ""
         try:
-            with (root / file).open("rb") as stream:
-                data = stream.read(LARGEST_FILE + 1)
-        except OSError as error:
-            return ReadImage(file, error=f"cannot be read ({error.strerror or error})")
-        if len(data) > LARGEST_FILE:
-            return ReadImage(file, error=f"larger than {LARGEST_FILE // 2**20} MiB: no single cell")
-        digest = hashlib.sha256(data).hexdigest()
-        if known.get(file) == digest:
-            return ReadImage(file, digest)
-        try:
-            return ReadImage(file, digest, decode_image(data, self.restored.preprocess))
+            data = read(file)
+            digest = hashlib.sha256(data).hexdigest()
+            if known.get(file) == digest:
+                return ReadImage(file, digest)
+            return ReadImage(file, digest, decode_image(data, self.network.preprocess))
         except BadImageError as error:
             return ReadImage(file, digest, error=str(error))
 

@@ -4,15 +4,16 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rcmnet_jax.data.sources.folders import walk
 from rcmnet_jax.data.threads import progress_bar
-from rcmnet_jax.errors import DataError, UserError
+from rcmnet_jax.errors import UserError
 from rcmnet_jax.files import replacing
+from rcmnet_jax.inference.gate import STATUSES
 from rcmnet_jax.prediction.classifier import Classifier, ReadImage
+from rcmnet_jax.prediction.inputs import ImageList, list_images
 from rcmnet_jax.prediction.prediction_table import (
     Partial,
     Row,
@@ -21,26 +22,23 @@ from rcmnet_jax.prediction.prediction_table import (
     rows_of,
     write_csv,
 )
-from rcmnet_jax.prediction.summary import summarize
+from rcmnet_jax.prediction.summary import read_roles, summarize
 
 logger = logging.getLogger(__name__)
-
-# Files that nobody takes for images; they are counted, not called bad.
-TEXTS = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".xml", ".md", ".html", ".log", ".ini", ".yaml")
-OTHER_ENDINGS = frozenset((*TEXTS, ".yml", ".xls", ".xlsx", ".pdf", ".db", ".zip", ".partial"))
 
 
 def predict_folder(
     classifier: Classifier,
-    images: str | Path,
+    images: str | Path | Sequence[str | Path],
     out: str | Path,
     *,
+    roles: str | Path | None = None,
     top_k: int = 3,
     workers: int | None = None,
     restart: bool = False,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Predicts every image below a folder and writes the table.
+    """Predicts every image of a folder, a zip, a list or several paths, and writes the table.
 
     Writes ``out`` (CSV), ``<out>_summary.json`` and, where files could not be read,
     ``<out>_bad_files.csv``. Killed and started again it goes on; run again it takes the rows of
@@ -48,8 +46,9 @@ def predict_folder(
 
     Args:
       classifier: the model.
-      images: a folder, or one image.
+      images: what `rcmnet_jax.prediction.inputs.list_images` takes; one path or several.
       out: the CSV file.
+      roles: a CSV of class and role for the differential count, see `read_roles`.
       top_k: how many classes to name, best first.
       workers: decoding threads; one for each core when None.
       restart: predict everything again.
@@ -62,11 +61,12 @@ def predict_folder(
       DataError: there are no images.
       UserError: the table cannot be written.
     """
-    root, files, ignored = _list(Path(images))
+    listed = list_images([images] if isinstance(images, str | Path) else images)
     out = Path(out)
     if out.is_dir():
         raise UserError(f"{out} is a folder: name a CSV file, e.g. {out / 'predictions.csv'}")
-    names = classifier.restored.class_names
+    names = classifier.network.class_names
+    role_by_class = None if roles is None else read_roles(Path(roles), names)
     top_k = max(1, min(top_k, len(names)))
     header = columns(names, top_k)
     identity = _identity(classifier, header)
@@ -79,18 +79,16 @@ def predict_folder(
         if not restart and _summary_of(out).get("identity") == identity:
             known = read_csv(out, header) | known
         started = time.perf_counter()
-        rows, bad, reused = _predict(
-            classifier, root, files, known, partial, top_k, workers, progress
-        )
+        rows, bad, reused = _predict(classifier, listed, known, partial, top_k, workers, progress)
         seconds = time.perf_counter() - started
         summary = {
             "images": len(rows),
             "bad_files": len(bad),
-            "ignored_files": ignored,
+            "ignored_files": listed.ignored,
             "reused_rows": reused,
-            "calibrated": classifier.restored.temperature is not None,
+            "calibrated": classifier.network.temperature is not None,
             "not_fitted": classifier.not_fitted,
-            **summarize(rows, names),
+            **summarize(rows, names, role_by_class),
             "seconds": round(seconds, 2),
             "images_per_second": round((len(rows) - reused) / seconds, 1),
             "identity": identity,
@@ -102,8 +100,7 @@ def predict_folder(
 
 def _predict(
     classifier: Classifier,
-    root: Path,
-    files: list[str],
+    listed: ImageList,
     known: Mapping[str, Row],
     partial: Partial,
     top_k: int,
@@ -111,12 +108,13 @@ def _predict(
     progress: bool,
 ) -> tuple[list[Row], list[ReadImage], int]:
     """Rows in the order of the files, bad files, and how many rows were there before."""
+    files = list(listed.readers)
     done: dict[str, Row] = {}
     bad: list[ReadImage] = []
     reused = 0
     digests = {file: row["sha256"] for file, row in known.items()}
     with progress_bar(len(files), "predict", enabled=progress) as bar:
-        for group, outputs in classifier.stream(root, files, known=digests, workers=workers):
+        for group, outputs in classifier.stream(listed.read, files, known=digests, workers=workers):
             good = [image for image in group if image.pixels is not None]
             if outputs is not None:
                 verdicts = classifier.judge(outputs)
@@ -138,36 +136,17 @@ def _predict(
     return [done[file] for file in files if file in done], bad, reused
 
 
-def _list(images: Path) -> tuple[Path, list[str], int]:
-    """The folder that names are relative to, the names, and how many files are passed over."""
-    if images.is_file():
-        return images.parent, [images.name], 0
-    if not images.is_dir():
-        raise DataError(f"{images} does not exist: name a folder of images with --images")
-    entries, _, odd = walk(images)
-    names = sorted(name for name, _, _ in entries)
-    files = [name for name in names if _may_be_image(name)]
-    if not files:
-        raise DataError(f"there are no images below {images}: name a folder that has some")
-    return images, files, len(names) - len(files) + len(odd)
-
-
-def _may_be_image(name: str) -> bool:
-    parts = name.split("/")
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
-    return not hidden and Path(parts[-1]).suffix.lower() not in OTHER_ENDINGS
-
-
 def _identity(classifier: Classifier, header: list[str]) -> dict[str, Any]:
     """What must be the same for an earlier row to hold."""
-    restored = classifier.restored
+    network = classifier.network
     return {
         "weights_sha256": classifier.weights_sha256,
-        "preprocess": restored.preprocess.to_dict(),
-        "normalization": [list(restored.mean), list(restored.std)],
-        "temperature": restored.temperature,
-        "gate": None if restored.gate is None else restored.gate.to_dict(),
+        "preprocess": network.preprocess.to_dict(),
+        "normalization": [list(network.mean), list(network.std)],
+        "temperature": network.temperature,
+        "gate": None if network.gate is None else network.gate.to_dict(),
         "columns": header,
+        "statuses": list(STATUSES),
     }
 
 

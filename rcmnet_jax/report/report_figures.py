@@ -10,7 +10,6 @@ import numpy as np
 from PIL import Image
 
 from rcmnet_jax.checkpoints.open_model import TrainedNetwork
-from rcmnet_jax.data.augment import standardize
 from rcmnet_jax.data.preprocess import Preprocess, decode_image
 from rcmnet_jax.errors import DataError
 from rcmnet_jax.evaluation.calibration import apply_temperature
@@ -113,7 +112,7 @@ def worst_errors(
         return [], ""
     positions = [error["position"] for error in errors]
     images = np.asarray(pixels[scored.rows[positions]])
-    x = standardize(jnp.asarray(images, jnp.float32) / 255, restored.mean, restored.std)
+    x = restored.standardize(images)
     layer = deepest_layer(restored.model, restored.variables, images.shape[1:3])
     grid = layer_grid(restored.model, layer)
     index = {name: k for k, name in enumerate(restored.class_names)}

@@ -8,24 +8,21 @@ set is looked at.
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
-from rcmnet_jax.checkpoints.open_model import TrainedNetwork
 from rcmnet_jax.data.alignment import Alignment, estimate_alignment
-from rcmnet_jax.data.augment import DIHEDRAL, MAX_ASPECT, apply_views, standardize
+from rcmnet_jax.data.augment import DIHEDRAL, MAX_ASPECT
 from rcmnet_jax.errors import UserError
 from rcmnet_jax.evaluation import scores
-from rcmnet_jax.inference.predictor import Predictor, softmax
-from rcmnet_jax.transfer.batch_norm import reestimate_batch_stats
+from rcmnet_jax.inference import BatchedPass, TrainedNetwork, logits, softmax
+from rcmnet_jax.transfer.batch_norm import reestimate_on
 from rcmnet_jax.types import Variables
 
 PLAIN = "plain"
 ADAPTATIONS = ("scale", "colour", "bn", "views")
-_BN_BATCH = 64
 # Distortions to choose a combination on: cells up to twice as large in the frame, channels dimmed
 # by up to 40 %, a veil of up to 15 % of white. Fixed before any other lab was looked at.
 _ZOOM, _GAIN, _VEIL = (1.0, 2.0), (0.6, 1.0), (0.0, 0.15)
@@ -91,11 +88,10 @@ class AdaptedPredictor:
 
     def __init__(self, network: TrainedNetwork, home: np.ndarray, *, batch_size: int = 64):
         self._network, self.home = network, home
-        self._predictor = Predictor(
-            network.model, mean=network.mean, std=network.std, batch_size=batch_size
-        )
+        self._logits = BatchedPass.of(network, logits, batch_size=batch_size)
         height, width = home.shape[1:3]
-        self._turns = max(height, width) <= MAX_ASPECT * min(height, width)
+        turns = max(height, width) <= MAX_ASPECT * min(height, width)
+        self._views = [v for v, (turn, _, _) in enumerate(DIHEDRAL) if turns or not turn]
 
     def align(self, pixels: np.ndarray, combination: Sequence[str]) -> tuple[np.ndarray, Alignment]:
         """The images as a combination shows them to the network, and the alignment applied."""
@@ -122,34 +118,20 @@ class AdaptedPredictor:
         # With and without views share the alignment, the statistics and the upright view.
         for base in dict.fromkeys(tuple(a for a in c if a != "views") for c in combinations):
             aligned, _ = self.align(pixels, base)
-            variables, rows = self._variables(aligned, base), np.arange(len(aligned))
-            upright = softmax(self._predictor.logits(variables, aligned, rows))
-            found[base] = upright
-            if (*base, "views") in combinations:
-                turned = [
-                    softmax(self._predictor.logits(variables, _Turned(aligned, view), rows))
-                    for view, (turn, _, _) in enumerate(DIHEDRAL)
-                    if view and (self._turns or not turn)
-                ]
-                found[*base, "views"] = np.mean([upright, *turned], axis=0)
+            averaged = (*base, "views")
+            views = self._views if averaged in combinations else self._views[:1]
+            by_view = softmax(self._logits(self._variables(aligned, base), aligned, views=views))
+            found[base], found[averaged] = by_view[0], by_view.mean(axis=0)
         return {combination: found[combination] for combination in combinations}
 
     def _variables(self, aligned: np.ndarray, combination: Sequence[str]) -> Variables:
+        network = self._network
         if "bn" not in combination:
-            return self._network.variables
-        return reestimate_batch_stats(
-            self._network.model, self._network.variables, self._batches(aligned)
+            return network.variables
+        rows = np.arange(len(aligned))
+        return reestimate_on(
+            network.model, network.variables, aligned, rows, mean=network.mean, std=network.std
         )
-
-    def _batches(self, pixels: np.ndarray) -> Iterator[jnp.ndarray]:
-        # In a fixed random order: folders are sorted by class, and a batch of one class is skewed.
-        order = np.random.default_rng(0).permutation(len(pixels))
-        pieces = max(1, round(len(order) / _BN_BATCH))
-        # All of one size, for one compilation: the last takes a few images again.
-        size = -(-len(order) // pieces)
-        for rows in np.resize(order, pieces * size).reshape(pieces, size):
-            x = jnp.asarray(pixels[rows], jnp.float32) / 255
-            yield standardize(x, self._network.mean, self._network.std)
 
     def choose(
         self,
@@ -190,14 +172,3 @@ def distort(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     gain = tuple(rng.uniform(*_GAIN, 3))
     veil = tuple(rng.uniform(*_VEIL, 3))
     return Alignment(float(rng.uniform(*_ZOOM)), gain, veil).apply(pixels)
-
-
-class _Turned:
-    """Images in one of the views of `DIHEDRAL`, turned when they are asked for."""
-
-    def __init__(self, pixels: np.ndarray, view: int):
-        self._pixels, self._view = pixels, view
-
-    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        piece = jnp.asarray(self._pixels[rows])
-        return np.asarray(apply_views(piece, jnp.full(len(rows), self._view, jnp.int32)))

@@ -17,7 +17,7 @@ from rcmnet_jax.evaluation.calibration import apply_temperature, fit_temperature
 from rcmnet_jax.evaluation.intervals import Proportion
 from rcmnet_jax.evaluation.shift import colour_shift, domain_auc, restrict
 from rcmnet_jax.evaluation.text_tables import align, percent_floor, show_range
-from rcmnet_jax.inference.engine import Engine
+from rcmnet_jax.inference import BatchedPass, mean_features
 from rcmnet_jax.scoring.adaptations import AdaptedPredictor, Choice, combination_name
 from rcmnet_jax.scoring.run_data import RunData
 from rcmnet_jax.scoring.score import Scored, score_part, scored_as_other
@@ -244,8 +244,7 @@ def _shift(
     plain = answers[()] if () in answers else lab.probabilities(images, [()])[()]
     here = same_classes.rows if same_classes is not None else home.rows("train")[:_HOME_SAMPLE]
     at_home = home.pixels[here]
-    engine = Engine(network, batch_size=batch_size)
-    features = [engine.rows(x, np.arange(len(x))).features for x in (at_home, images)]
+    features = BatchedPass.of(network, mean_features, batch_size=batch_size)
     return {
         "colour": colour_shift(
             (np.asarray(network.mean), np.asarray(network.std)),
@@ -256,5 +255,7 @@ def _shift(
         "mean_confidence": float(plain.max(axis=1).mean()),
         "home_mean_confidence": float(lab.probabilities(at_home, [()])[()].max(axis=1).mean()),
         "answers_among_the_classes": float(np.isin(plain.argmax(axis=1), present).mean()),
-        "domain_auc": domain_auc(*features),
+        "domain_auc": domain_auc(
+            *(features(network.variables, pixels) for pixels in (at_home, images))
+        ),
     }

@@ -11,8 +11,9 @@ from rcmnet_jax.data.dataset import CellDataset, prepare_dataset
 from rcmnet_jax.errors import DataError
 from rcmnet_jax.evaluation.metrics import Evaluation
 from rcmnet_jax.evaluation.results import write_evaluation
+from rcmnet_jax.inference import BatchedPass, softmax
+from rcmnet_jax.inference import logits as logits_of
 from rcmnet_jax.inference.network import TrainedNetwork
-from rcmnet_jax.inference.predictor import Predictor, softmax
 from rcmnet_jax.scoring.run_data import RunData
 from rcmnet_jax.workdir.workdir import log_test_access, write_errors_told
 
@@ -156,5 +157,6 @@ def scored_as_other(
 
 
 def _logits(network: TrainedNetwork, pixels: Any, rows: np.ndarray, batch_size: int) -> np.ndarray:
-    predictor = Predictor(network.model, mean=network.mean, std=network.std, batch_size=batch_size)
-    return predictor.logits(network.variables, pixels, rows)
+    return BatchedPass.of(network, logits_of, batch_size=batch_size)(
+        network.variables, pixels, rows
+    )

@@ -5,16 +5,13 @@ Batches, losses and classifier are those of the plain path, to rounding; see
 """
 
 import dataclasses
-import functools
 import logging
 import math
 
 import jax
 import numpy as np
-import tqdm
 
-from rcmnet_jax.data.batches import prefetch
-from rcmnet_jax.hosts.mesh import put_batch, put_replicated
+from rcmnet_jax.inference import BatchedPass
 from rcmnet_jax.training.experiment import Experiment
 from rcmnet_jax.transfer.frozen_features import pooled_features, why_not_constant
 from rcmnet_jax.types import Variables
@@ -62,13 +59,23 @@ def frozen_features(experiment: Experiment, variables: Variables) -> FrozenFeatu
         views,
         "view" if views == 1 else "views",
     )
-    extract = _Extractor(experiment, variables)
-    by_view = [extract(rows, view, f"features, view {view + 1}/{views}") for view in range(views)]
+    extract = BatchedPass(
+        pooled_features,
+        experiment.model,
+        mean=experiment.mean,
+        std=experiment.std,
+        batch_size=BATCH_SIZE,
+        mesh=experiment.mesh,
+    )
+    progress = "features" if experiment.config.log.progress else ""
+    by_view_VxNxhxwxC = extract(
+        variables, experiment.pixels, rows, views=range(views), progress=progress
+    )
+    watched = experiment.split.indices(experiment.config.eval.watch)
     return FrozenFeatures(
-        train=np.stack(by_view, axis=1),
-        watched=extract(
-            experiment.split.indices(experiment.config.eval.watch), 0, "features, validation"
-        ),
+        train=np.ascontiguousarray(by_view_VxNxhxwxC.swapaxes(0, 1)),
+        # In a view too, though it is the image as it is: the program is there already.
+        watched=extract(variables, experiment.pixels, watched, views=(0,), progress=progress)[0],
     )
 
 
@@ -106,36 +113,3 @@ def _feature_size(experiment: Experiment) -> int:
         return model.apply(variables, f, method="pool")
 
     return math.prod(jax.eval_shape(pooled, jax.random.key(0), image).shape)
-
-
-class _Extractor:
-    """Pooled features of rows of the data set, in batches of one shape over all devices."""
-
-    def __init__(self, experiment: Experiment, variables: Variables):
-        self._experiment = experiment
-        mesh = experiment.mesh
-        self._variables = put_replicated(variables, mesh)
-        self._size = -(-BATCH_SIZE // mesh.size) * mesh.size
-        self._pooled = jax.jit(
-            functools.partial(
-                pooled_features, experiment.model, mean=experiment.mean, std=experiment.std
-            )
-        )
-
-    def __call__(self, rows: np.ndarray, view: int, what: str) -> np.ndarray:
-        """(n, h, w, C) float32 of one view of the rows."""
-        size, mesh, pixels = self._size, self._experiment.mesh, self._experiment.pixels
-        views = put_batch(np.full(size, view, np.int32), mesh)
-        starts = range(0, len(rows), size)
-        done = [np.empty((0, 1, 1, 1), np.float32)]
-        pieces = prefetch((pixels[rows[s : s + size]] for s in starts), ahead=2)
-        progress = self._experiment.config.log.progress
-        for piece in tqdm.tqdm(
-            pieces, what, len(starts), leave=False, unit="batch", disable=None if progress else True
-        ):
-            count = len(piece)
-            if count < size:
-                piece = np.concatenate([piece, np.repeat(piece[-1:], size - count, axis=0)])
-            features = self._pooled(self._variables, put_batch(piece, mesh), views)
-            done.append(np.asarray(features)[:count])
-        return np.concatenate(done[1:] if len(done) > 1 else done)

@@ -7,22 +7,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from rcmnet_jax.checkpoints.store import CheckpointStore
-from rcmnet_jax.data.augment import standardize
 from rcmnet_jax.errors import CheckpointError
 from rcmnet_jax.hosts.mesh import put_replicated, replicated
 from rcmnet_jax.inference.network import TrainedNetwork
 from rcmnet_jax.training.experiment import Experiment
 from rcmnet_jax.training.saving import Progress
 from rcmnet_jax.training.state import TrainState, abstract_train_state, create_train_state
-from rcmnet_jax.transfer.batch_norm import reestimate_batch_stats
+from rcmnet_jax.transfer.batch_norm import reestimate_on
 from rcmnet_jax.transfer.surgery import TransferReport, transfer_params
 
 logger = logging.getLogger(__name__)
-
-REESTIMATION_BATCH = 64
 
 
 def saved_record(workdir: Path) -> dict[str, Any] | None:
@@ -149,18 +145,10 @@ def _warn_unused_weights(report: TransferReport, model: str) -> None:
 def _with_reestimated_statistics(state: TrainState, experiment: Experiment) -> TrainState:
     """Batch-norm statistics of the new train split, its images as they are."""
     rows = experiment.split.indices("train")
-    # Of nearly one size, all used: two compilations at most.
-    groups = np.array_split(rows, -(-len(rows) // REESTIMATION_BATCH))
-    batches = (
-        standardize(
-            jnp.asarray(experiment.pixels[group], jnp.float32) / 255,
-            experiment.mean,
-            experiment.std,
-        )
-        for group in groups
-    )
     before = {"params": state.params, "batch_stats": state.batch_stats}
-    after = reestimate_batch_stats(experiment.model, before, batches)
+    after = reestimate_on(
+        experiment.model, before, experiment.pixels, rows, mean=experiment.mean, std=experiment.std
+    )
     logger.info("batch-norm statistics re-estimated on %d training images", len(rows))
     return state.replace(batch_stats=after["batch_stats"])
 

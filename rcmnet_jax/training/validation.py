@@ -8,12 +8,12 @@ import jax
 import numpy as np
 
 from rcmnet_jax.checkpoints.store import CheckpointStore
-from rcmnet_jax.data.augment import PAPER_VIEWS, TurnedPixels
+from rcmnet_jax.data.augment import PAPER_VIEWS
 from rcmnet_jax.errors import CheckpointError, ConfigError
 from rcmnet_jax.evaluation import scores
 from rcmnet_jax.evaluation.results import write_evaluation
 from rcmnet_jax.hosts.mesh import replicated, same_everywhere
-from rcmnet_jax.inference.predictor import Predictor, softmax
+from rcmnet_jax.inference import BatchedPass, logits, logits_of_features, softmax
 from rcmnet_jax.training.experiment import Experiment
 from rcmnet_jax.training.state import TrainState
 from rcmnet_jax.types import Variables
@@ -55,22 +55,21 @@ class Scorer:
             )
         self._experiment, self._workdir = experiment, workdir
         self._watched_features = watched_features
-        self._predictor = Predictor(
-            experiment.model,
-            mean=experiment.mean,
-            std=experiment.std,
-            batch_size=experiment.config.eval.batch_size,
-            mesh=experiment.mesh,
+        options = {"batch_size": experiment.config.eval.batch_size, "mesh": experiment.mesh}
+        self._logits = BatchedPass(
+            logits, experiment.model, mean=experiment.mean, std=experiment.std, **options
+        )
+        self._logits_of_features = BatchedPass(
+            logits_of_features, experiment.model, mean=None, std=None, **options
         )
 
     def _probabilities(self, variables: Variables, rows: np.ndarray, views: int) -> np.ndarray:
         """(N views, K), all images in the first view, then all in the second, ..."""
         pixels = self._experiment.pixels
-        logits = [
-            self._predictor.logits(variables, TurnedPixels(pixels, view) if view else pixels, rows)
-            for view in range(views)
-        ]
-        return softmax(np.concatenate(logits))
+        if views == 1:
+            return softmax(self._logits(variables, pixels, rows))
+        by_view = self._logits(variables, pixels, rows, views=range(views))
+        return softmax(np.concatenate(by_view))
 
     def _views(self, part: str) -> int:
         """In how many views the images of a part are scored."""
@@ -85,9 +84,8 @@ class Scorer:
         if part == "test" and not jax.process_index():
             log_test_access(self._workdir, int(state.step), "watched while training")
         if self._watched_features is not None:
-            features = self._watched_features
             probabilities = softmax(
-                self._predictor.logits_of_features(state.eval_variables, features)
+                self._logits_of_features(state.eval_variables, self._watched_features)
             )
         else:
             probabilities = self._probabilities(state.eval_variables, rows, views)

@@ -5,11 +5,14 @@ camera differ, these are the first thing to be wrong; `reestimate_batch_stats` m
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
+from rcmnet_jax.data.augment import standardize
 from rcmnet_jax.errors import DataError
 from rcmnet_jax.models.layers import MOMENTUM
 from rcmnet_jax.types import PyTree, Variables
@@ -64,6 +67,40 @@ def reestimate_batch_stats(
         raise DataError("batch-norm statistics need at least one image: check the data set")
     averaged = jax.tree.map(lambda leaf: leaf / count, total)
     return {**variables, "batch_stats": _with_variances(averaged)}
+
+
+def reestimate_on(
+    model: nn.Module,
+    variables: Variables,
+    images: Any,
+    rows: np.ndarray,
+    *,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    batch_size: int = 64,
+) -> Variables:
+    """`reestimate_batch_stats` on uint8 images, in random batches.
+
+    Args:
+      model: see `reestimate_batch_stats`.
+      variables: see `reestimate_batch_stats`.
+      images: anything that gives (n, H, W, 3) uint8 for an array of n row numbers.
+      rows: (N,) row numbers.
+      mean: per-channel mean to standardise with, in [0, 1].
+      std: per-channel standard deviation.
+      batch_size: images a batch, about.
+
+    Returns:
+      Variables with the new ``batch_stats``.
+    """
+    # Folders are sorted by class, and the statistics of a batch of one class are skewed.
+    rows = np.random.default_rng(0).permutation(rows)
+    batches = max(1, round(len(rows) / batch_size))
+    # All of one size, for one compilation: the last takes a few images again.
+    size = -(-len(rows) // batches)
+    groups = np.resize(rows, (batches, size)) if size else ()
+    pixels = (jnp.asarray(images[group], jnp.float32) / 255 for group in groups)
+    return reestimate_batch_stats(model, variables, (standardize(x, mean, std) for x in pixels))
 
 
 def _with_second_moments(stats: PyTree) -> PyTree:

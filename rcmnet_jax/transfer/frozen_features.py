@@ -5,7 +5,7 @@ epoch. Their pooled features are what the classifier sees, so training it takes 
 backbone instead of one an epoch, and no pixel is touched again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,7 +13,6 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.traverse_util import flatten_dict
 
-from rcmnet_jax.data.augment import apply_views, standardize
 from rcmnet_jax.types import Variables
 
 
@@ -62,30 +61,23 @@ def why_not_constant(
 def pooled_features(
     model: nn.Module,
     variables: Variables,
-    image_BxHxWx3: jax.Array,
-    view_B: jax.Array,
-    *,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
+    x_BxHxWx3: jax.Array,
+    batch: Mapping[str, jax.Array] | None = None,
 ) -> jax.Array:
-    """What the classifier is given for some views of some images.
+    """What the classifier is given; a function for `rcmnet_jax.inference.BatchedPass`.
 
     Args:
       model: one of our networks.
       variables: ``params`` and ``batch_stats``.
-      image_BxHxWx3: uint8.
-      view_B: int32 rows of `rcmnet_jax.data.augment.DIHEDRAL`; 0 is the image as it is.
-      mean: per channel, in [0, 1].
-      std: per channel.
+      x_BxHxWx3: standardised images.
+      batch: not used.
 
     Returns:
       (B, h, w, C) float32, pooled as far as ``classify`` would: 1x1 in the ResNet family, at
       most 7x7 cells in VGG19, 6x6 in AlexNet.
     """
-    x = apply_views(image_BxHxWx3, view_B).astype(jnp.float32) / 255
-    features: Any = model.apply(
-        variables, standardize(x, mean, std), train=False, method="features"
-    )
+    del batch
+    features: Any = model.apply(variables, x_BxHxWx3, train=False, method="features")
     pooled: Any = model.apply(variables, features, method="pool")
     return pooled
 

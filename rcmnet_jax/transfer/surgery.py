@@ -21,6 +21,8 @@ from rcmnet_jax.types import Variables
 
 # All our networks end in a dense layer of this name.
 CLASSIFIER = ("params/head/.*",)
+# Attention and classifier: what networks of one backbone may have or lack.
+OWN_PARTS = frozenset({"cbam", "bot", "head"})
 # The tables of `RelativePosition2D`, whose length follows the size of the feature map.
 _POSITION_TABLE = re.compile(r"params/(.*/)?rel_(height|width)")
 
@@ -80,7 +82,8 @@ def transfer_params(
 
     Raises:
       ConfigError: a pattern that matches nothing.
-      CheckpointError: a leaf that the source lacks, or has in another shape or type.
+      CheckpointError: a leaf that the source lacks, or has in another shape or type, or with
+        values that are not finite; layers of the source's backbone that have no place.
     """
     targets = {"/".join(path): leaf for path, leaf in flatten_dict(dict(fresh)).items()}
     sources = _renamed(
@@ -98,6 +101,7 @@ def transfer_params(
             f"{'; ...' if len(problems) > 3 else ''}): use a checkpoint of the same network, or"
             " name what should start fresh in keep_fresh"
         )
+    _require_place_for_backbone(sources, targets)
     result, resized = {}, []
     for path, leaf in targets.items():
         if path in kept:
@@ -157,7 +161,36 @@ def _misfit(path: str, source: jax.Array | None, target: jax.Array) -> str | Non
         return f"{path} is missing"
     if source.dtype != target.dtype:
         return f"{path} is {source.dtype}, not {target.dtype}"
+    if impossible := _impossible(path, source):
+        return impossible
     if source.shape == target.shape:
         return None
     table = _POSITION_TABLE.fullmatch(path) and source.shape[1:] == target.shape[1:]
     return None if table else f"{path} is {source.shape}, not {target.shape}"
+
+
+def _impossible(path: str, source: jax.Array) -> str | None:
+    """What no trained leaf holds: NaN, infinity, a negative variance; None where all is well."""
+    values = np.asarray(source, np.float32)
+    if not np.isfinite(values).all():
+        return f"{path} has values that are NaN or infinite"
+    if path.endswith("/var") and values.min(initial=0) < 0:
+        return f"{path} has negative values"
+    return None
+
+
+def _require_place_for_backbone(
+    sources: Mapping[str, jax.Array], targets: Mapping[str, jax.Array]
+) -> None:
+    """Refuses a source with further layers, without which the copied ones were never trained."""
+    further = sorted(
+        path
+        for path in sources.keys() - targets.keys()
+        if path.startswith("params/") and not OWN_PARTS & set(path.split("/"))
+    )
+    if further:
+        raise CheckpointError(
+            f"{len(further)} leaves of the source have no place in the new network"
+            f" ({', '.join(further[:3])}{', ...' if len(further) > 3 else ''}): use a checkpoint of"
+            " the same backbone"
+        )

@@ -113,10 +113,10 @@ def test_networks_without_batch_statistics_or_with_nested_options(tmp_path, name
     model = create_model(name, 3, **options)
     variables = noise_variables(model, (1, 64, 64, 3))
     meta = {"config": {"model": {"name": name, **options}}}
-    restored = dataclasses.replace(
+    network = dataclasses.replace(
         restored_of(), model=model, variables=variables, preprocess=Preprocess(64, 64), meta=meta
     )
-    write_bundle(tmp_path / "m.rcmnet", restored, card="")
+    write_bundle(tmp_path / "m.rcmnet", network, card="")
     after = load_model(tmp_path / "m.rcmnet")
     assert tree_sha256(after.variables) == tree_sha256(variables)
     jax.eval_shape(
@@ -140,10 +140,10 @@ def test_half_precision_halves_the_file_and_keeps_the_statistics(bundle, tmp_pat
 
 
 def test_half_precision_refuses_what_it_cannot_hold(tmp_path):
-    restored = restored_of()
-    restored.variables["params"]["head"]["bias"][0] = 1e5
+    network = restored_of()
+    network.variables["params"]["head"]["bias"][0] = 1e5
     with pytest.raises(UserError, match=r"params/head/bias.*--precision float32"):
-        write_bundle(tmp_path / "half.rcmnet", restored, card="", precision="float16")
+        write_bundle(tmp_path / "half.rcmnet", network, card="", precision="float16")
     assert not list(tmp_path.iterdir())
 
 

@@ -22,18 +22,18 @@ def run(cells, tmp_path_factory):
 
 
 def test_everything_needed_to_use_the_network_is_there(run):
-    restored = load_run(run)
-    assert restored.class_names == ("blue", "pale", "pink")
-    assert (restored.preprocess.height, restored.preprocess.width) == (32, 32)
-    assert restored.step == 5
-    assert len(restored.mean) == len(restored.std) == 3
-    assert restored.meta["config"]["optim"]["ema"] == 0.5
-    assert restored.meta["split"]["level"] == "image"
-    leaves = jax.tree.leaves(restored.variables)
+    network = load_run(run)
+    assert network.class_names == ("blue", "pale", "pink")
+    assert (network.preprocess.height, network.preprocess.width) == (32, 32)
+    assert network.step == 5
+    assert len(network.mean) == len(network.std) == 3
+    assert network.meta["config"]["optim"]["ema"] == 0.5
+    assert network.meta["split"]["level"] == "image"
+    leaves = jax.tree.leaves(network.variables)
     assert {leaf.dtype for leaf in leaves} == {np.dtype("float32")}
     assert {tuple(leaf.devices()) for leaf in leaves} == {(jax.devices()[0],)}
     x = np.zeros((1, 32, 32, 3), np.float32)
-    assert restored.model.apply(restored.variables, x, train=False).shape == (1, 3)
+    assert network.model.apply(network.variables, x, train=False).shape == (1, 3)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -66,7 +66,7 @@ def test_a_record_that_cannot_be_used_costs_one_checkpoint(cells, tmp_path, chan
     else:
         meta["class_names"] = ["other", "names", "here"]
     path.write_text(json.dumps(meta))
-    restored = load_run(workdir)
-    assert restored.step == int(older.name)
+    network = load_run(workdir)
+    assert network.step == int(older.name)
     # Not those of the damaged record, which lay on top.
-    assert restored.class_names == ("blue", "pale", "pink")
+    assert network.class_names == ("blue", "pale", "pink")

@@ -225,3 +225,36 @@ def test_largest_file_is_the_arrays(tmp_path):
     # The damage above must hit what matters.
     save(tmp_path, 5)
     assert largest_file(tmp_path / "5").is_relative_to(tmp_path / "5" / "state")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["run [2024]", "a*b", "what?", "{x} 100%#", "中文 é", "back\\slash", os.fsdecode(b"\xff\xfe")],
+)
+def test_any_name_that_a_folder_can_have_will_do(tmp_path, name):
+    save(tmp_path / name / "last", 5, 10)
+    saved = restore(tmp_path / name / "last", read_only=True)
+    assert tree_sha256(saved.state) == tree_sha256(tree_of(10))
+    # The files themselves are whole, under whatever name.
+    (tmp_path / name).rename(tmp_path / "moved")
+    assert restore(tmp_path / "moved" / "last").step == 10
+    assert restore(tmp_path / "moved" / "last", read_only=True).meta == META
+
+
+def test_a_first_checkpoint_that_cannot_be_read_back_is_an_error(tmp_path, monkeypatch):
+    with open_store(tmp_path) as store:
+        save_arrays = store._manager.save
+
+        def spoilt(step, **items):
+            written = save_arrays(step, **items)
+            store._manager.wait_until_finished()
+            flip_bit(tmp_path / str(step))
+            return written
+
+        monkeypatch.setattr(store._manager, "save", spoilt)
+        with pytest.raises(CheckpointError, match=r"just written.*cannot be read back"):
+            store.save(5, tree_of(5), progress=PROGRESS, meta=META)
+        assert store.steps == []
+        monkeypatch.undo()
+        store.save(5, tree_of(5), progress=PROGRESS, meta=META)
+        assert store.steps == [5]

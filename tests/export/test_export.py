@@ -11,8 +11,7 @@ import pytest
 from rcmnet_jax.checkpoints import load_model
 from rcmnet_jax.checkpoints.bundle import read_card
 from rcmnet_jax.cli.main import main
-from rcmnet_jax.export.parity import Parity, ParityError, compare_logits
-from rcmnet_jax.inference.engine import Engine
+from rcmnet_jax.export.parity import Parity, ParityError, compare_logits, logits_by_network
 from rcmnet_jax.inference.gate import STATUSES
 from rcmnet_jax.interop.torch import to_torch_state_dict
 from rcmnet_jax.interop.torch_files import read_torch_file
@@ -71,15 +70,15 @@ def test_no_folder_of_this_machine_is_in_a_bundle(run, bundle, cells):
 
 def test_the_card_tells_the_run(bundle):
     card = read_card(bundle)
-    restored = load_model(bundle)
-    facts = restored.meta["export"]["facts"]["test"]
+    network = load_model(bundle)
+    facts = network.meta["export"]["facts"]["test"]
     for text in (
         "resnet18 for 3 classes",
         "CC0",
         "- Me, 2026",
         "arXiv 2205.04230",
-        restored.meta["data"]["sha256"],
-        restored.meta["split"]["sha256"],
+        network.meta["data"]["sha256"],
+        network.meta["split"]["sha256"],
         f"{facts['correct']}/48",
         f"{facts['status']['accept']}/48",
         "image-level: an upper bound",
@@ -169,8 +168,8 @@ def test_without_the_images_it_says_so_and_fits_nothing(run, tmp_path, capsys):
     out = tmp_path / "bare.rcmnet"
     assert main(["export", "--workdir", str(run), "--out", str(out), "--no-data"]) == 0
     assert "on the noise images" in capsys.readouterr().out
-    restored = load_model(out)
-    assert (restored.temperature, restored.gate) == (None, None)
+    network = load_model(out)
+    assert (network.temperature, network.gate) == (None, None)
     assert "no temperature and no out-of-distribution thresholds" in read_card(out)
 
 
@@ -196,14 +195,14 @@ def test_images_that_moved_are_told_and_found_with_source(
 
 def test_an_export_that_is_another_network_is_refused(bundle):
     # Softened, since on noise the network is so sure that its probabilities hardly move.
-    restored = dataclasses.replace(load_model(bundle), temperature=20.0)
-    engine = Engine(restored, batch_size=64)
+    network = dataclasses.replace(load_model(bundle), temperature=20.0)
+    live = logits_by_network(network, 64)
 
     def off(by):
-        return lambda pixels: engine.rows(pixels, np.arange(len(pixels))).logits + by
+        return lambda pixels: live(pixels) + by
 
     def compare(logits_of):
-        return compare_logits(restored, logits_of, None, engine, what="copy")
+        return compare_logits(network, logits_of, None, what="copy")
 
     exact = compare(off(np.zeros(3)))
     assert (exact.same, exact.images, exact.worst_probability) == (150, 150, 0)

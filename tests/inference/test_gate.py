@@ -1,18 +1,22 @@
 """The gate: distances that can be worked out by hand, thresholds that mean what they say."""
 
+import jax
 import numpy as np
 import pytest
 
 from rcmnet_jax.errors import DataError
 from rcmnet_jax.inference.gate import (
     ACCEPT,
+    LEAST_CONTRAST,
     NOT_A_CELL,
     REVIEW,
+    UNLIKE,
     Distances,
     Gate,
     fit_confidence,
     fit_gate,
 )
+from rcmnet_jax.inference.outputs import nucleus_contrast
 
 
 def two_classes(count: int, seed: int = 0):
@@ -61,22 +65,50 @@ def test_validation_images_are_accepted_about_as_often_as_asked(gate):
     score = gate.score(features, colours)
     # Each of two distances is beyond its 98 % quantile for two in a hundred.
     assert 0.01 < (score > 1).mean() < 0.08
-    assert (score > gate.not_a_cell).sum() == 0
+    assert (score > gate.unlike).sum() == 0
 
 
-def test_what_is_unlike_training_is_no_cell(gate):
+def test_what_is_unlike_training_is_no_cell_only_where_nothing_shows_one(gate):
     features, colours, _ = two_classes(50, seed=3)
-    sure = np.ones(50)
-    assert set(gate.status(gate.score(features + 40, colours), sure)) == {NOT_A_CELL}
+    sure, nucleus = np.ones(50), np.full(50, 0.3)
     # Either description suffices.
-    assert set(gate.status(gate.score(features, colours - 3), sure)) == {NOT_A_CELL}
+    for far in (gate.score(features + 40, colours), gate.score(features, colours - 3)):
+        assert set(gate.status(far, sure, nucleus)) == {UNLIKE}
+        assert set(gate.status(far, sure, 0 * nucleus)) == {NOT_A_CELL}
 
 
 def test_each_status_has_its_reason(gate):
-    score = np.array([0.5, 0.5, 1.01, gate.not_a_cell * 1.01, gate.not_a_cell * 1.01])
+    score = np.array([0.5, 0.5, 1.01, gate.unlike * 1.01, gate.unlike * 1.01])
     confidence = np.array([1.0, gate.confidence - 0.01, 1.0, 1.0, 0.0])
-    expected = [ACCEPT, REVIEW, REVIEW, NOT_A_CELL, NOT_A_CELL]
-    assert gate.status(score, confidence).tolist() == expected
+    # An accepted image may be pale.
+    contrast = np.array([0.0, 0.3, 0.3, 0.3, 0.01])
+    expected = [ACCEPT, REVIEW, REVIEW, UNLIKE, NOT_A_CELL]
+    assert gate.status(score, confidence, contrast).tolist() == expected
+
+
+def pictures() -> dict[str, np.ndarray]:
+    """(64, 64, 3) in [0, 1]: what no laboratory would send, and sketches of what it would."""
+    y, x = np.mgrid[:64, :64, :1][:2] / 63
+    grey = np.ones((64, 64, 3))
+    radius = np.hypot(y - 0.5, x - 0.45)
+    nucleus, cytoplasm = np.array([0.4, 0.2, 0.6]), np.array([0.8, 0.75, 0.85])
+    cell = np.where(radius < 0.2, nucleus, np.where(radius < 0.35, cytoplasm, 0.92 * grey))
+    small = np.where(np.hypot(y - 0.5, x - 0.5) < 0.12, [0.6, 0.4, 0.7], 0.9 * grey)
+    red_cells = np.where((np.hypot(y % 0.4 - 0.2, x % 0.4 - 0.2) < 0.15), [0.88, 0.55, 0.5], 0.92)
+    return {
+        "black": 0 * grey, "white": grey, "grey": 0.5 * grey, "down": y * grey,
+        "aslant": (x + y) / 2 * grey, "sunset": np.concatenate([1 - 0.3 * y, 0.6 - y / 2, y], 2),
+        "red cells": red_cells, "cell": cell, "platelet": small,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", pictures())
+def test_nuclei_and_platelets_show_and_empty_fields_do_not(name):
+    image = np.float32(pictures()[name])
+    size = (360, 363) if name in ("cell", "black") else (64, 64)
+    image = np.asarray(jax.image.resize(image, (*size, 3), "nearest"))
+    contrast = float(nucleus_contrast(image[None])[0])
+    assert (contrast >= LEAST_CONTRAST) == (name in ("cell", "platelet")), contrast
 
 
 def test_the_gate_survives_json_and_arrays(gate):
@@ -111,7 +143,7 @@ def test_flat_features_and_missing_classes_do_not_divide_by_zero():
         val_correct=np.ones(50, bool),
     )
     assert np.isfinite(gate.score(features, colours)).all()
-    assert (gate.score(features + 1, colours) > gate.not_a_cell).all()
+    assert (gate.score(features + 1, colours) > gate.unlike).all()
 
 
 def test_no_images_is_an_error():

@@ -50,18 +50,18 @@ def restored_of(name, size, options) -> TrainedNetwork:
 @pytest.fixture(scope="module", params=CASES)
 def case(request):
     """(network, images, its logits)."""
-    restored = restored_of(*CASES[request.param])
-    size = restored.preprocess
+    network = restored_of(*CASES[request.param])
+    size = network.preprocess
     images = np.random.default_rng(0).integers(
         0, 256, (3, size.height, size.width, 3), dtype=np.uint8
     )
-    return restored, images, logits_of(restored, images)
+    return network, images, logits_of(network, images)
 
 
-def logits_of(restored, images) -> np.ndarray:
-    x = (images.astype(np.float32) / 255 - restored.mean) / np.float32(restored.std)
-    logits = jax.jit(lambda v, x: restored.model.apply(v, x, train=False))(
-        restored.variables, x.astype(np.float32)
+def logits_of(network, images) -> np.ndarray:
+    x = (images.astype(np.float32) / 255 - network.mean) / np.float32(network.std)
+    logits = jax.jit(lambda v, x: network.model.apply(v, x, train=False))(
+        network.variables, x.astype(np.float32)
     )
     return np.asarray(logits)
 
@@ -74,8 +74,8 @@ def assert_same_outputs(outputs, logits):
 
 
 def test_onnx_runtime_says_what_the_network_says(case):
-    restored, images, logits = case
-    model = to_onnx(restored).SerializeToString()
+    network, images, logits = case
+    model = to_onnx(network).SerializeToString()
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     for batch in (images, images[:1]):
         values = session.run(["logits", "probabilities"], {"image": batch})
@@ -84,8 +84,8 @@ def test_onnx_runtime_says_what_the_network_says(case):
 
 
 def test_stablehlo_says_what_the_network_says(case, tmp_path):
-    restored, images, logits = case
-    exported = to_stablehlo(restored)
+    network, images, logits = case
+    exported = to_stablehlo(network)
     assert exported.platforms == ("cpu", "cuda")
     write_stablehlo(tmp_path / "a.stablehlo", bytes(exported.serialize()), {"note": "π"})
     call, meta = read_stablehlo(tmp_path / "a.stablehlo")
@@ -98,17 +98,17 @@ def test_stablehlo_says_what_the_network_says(case, tmp_path):
 )
 def test_stablehlo_at_full_width_on_one_device(monkeypatch, name, options):
     """As on a laptop. The tests have two devices, where no form takes images in groups."""
-    restored = restored_of(name, (64, 64), options)
+    network = restored_of(name, (64, 64), options)
     images = np.random.default_rng(1).integers(0, 256, (3, 64, 64, 3), np.uint8)
     with monkeypatch.context() as patch:
         patch.setattr(jax, "device_count", lambda: 1)
-        exported = to_stablehlo(restored)
-    assert_same_outputs(exported.call(images), logits_of(restored, images))
+        exported = to_stablehlo(network)
+    assert_same_outputs(exported.call(images), logits_of(network, images))
 
 
 def test_a_stablehlo_file_runs_without_this_library(tmp_path):
-    restored = restored_of("resnet18", (32, 32), {"width": 8, "stage_sizes": (1, 1, 1, 1)})
-    program = bytes(to_stablehlo(restored).serialize())
+    network = restored_of("resnet18", (32, 32), {"width": 8, "stage_sizes": (1, 1, 1, 1)})
+    program = bytes(to_stablehlo(network).serialize())
     write_stablehlo(tmp_path / "a.stablehlo", program, {})
     code = (
         "import sys; sys.modules['rcmnet_jax'] = sys.modules['flax'] = None\n"
@@ -132,9 +132,9 @@ def test_damaged_stablehlo_files_are_told(tmp_path):
 
 
 def test_a_network_that_is_not_ours_has_no_onnx_graph():
-    restored = restored_of(*CASES["alexnet"])
+    network = restored_of(*CASES["alexnet"])
     with pytest.raises(UserError, match="TinyNet cannot be exported"):
-        to_onnx(dataclasses.replace(restored, model=TinyNet()))
+        to_onnx(dataclasses.replace(network, model=TinyNet()))
 
 
 def test_onnx_input_is_what_the_decoder_gives():

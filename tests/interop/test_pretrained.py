@@ -1,6 +1,7 @@
 """Foreign weights into our networks: what they have is taken, whole parts they lack start fresh."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -8,9 +9,9 @@ from flax.traverse_util import flatten_dict
 
 from rcmnet_jax.checkpoints import load_model
 from rcmnet_jax.data.preprocess import Preprocess
-from rcmnet_jax.errors import CheckpointError
+from rcmnet_jax.errors import CheckpointError, UserError
 from rcmnet_jax.interop.pretrained import IMAGENET_MEAN, IMAGENET_STD, open_weights
-from rcmnet_jax.interop.torch import to_torch_state_dict
+from rcmnet_jax.interop.torch import from_torch_state_dict, to_torch_state_dict
 from rcmnet_jax.interop.torch_files import write_torch_file
 from rcmnet_jax.models import create_model
 from rcmnet_jax.training.loop import train
@@ -43,7 +44,7 @@ def transferred(source, name: str = "rcmnet", **options):
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet18_c", "resnet18_m", "rcmnet"])
-@pytest.mark.parametrize("prefix", ["", "module.", "backbone."])
+@pytest.mark.parametrize("prefix", ["", "module._orig_mod.", "backbone.", "net.cnn."])
 def test_a_resnet18_goes_into_every_network_that_holds_one(tmp_path, name, prefix):
     variables, state = state_of("resnet18")
     write_torch_file(
@@ -129,10 +130,61 @@ def test_weights_of_something_else_are_refused(tmp_path, change, told):
     assert "\n" not in str(error.value)
 
 
+def test_a_network_among_others_is_found_by_its_names(tmp_path):
+    variables, state = state_of("resnet18")
+    lightning = {f"model.encoder.{name}": array for name, array in state.items()}
+    lightning["criterion.weight"] = np.ones(3, np.float32)
+    write_torch_file(tmp_path / "lightning.safetensors", lightning)
+    taken, report = transferred(opened(tmp_path / "lightning.safetensors"))
+    np.testing.assert_array_equal(
+        taken["params"]["stem"]["conv"]["kernel"], variables["params"]["stem"]["conv"]["kernel"]
+    )
+    assert "torch/criterion.weight" in report.unused
+    two = {f"{who}.{name}": a for who in ("student", "teacher") for name, a in state.items()}
+    write_torch_file(tmp_path / "two.safetensors", two)
+    with pytest.raises(UserError, match=r"several such networks, under student\., teacher\."):
+        opened(tmp_path / "two.safetensors")
+
+
+def test_a_deeper_network_is_refused_by_the_layers_that_have_no_place(tmp_path):
+    options = {"width": 8, "stage_sizes": (1, 2, 1, 1)}
+    variables = noise_variables(create_model("resnet18", 1000, **options), SIZE)
+    write_torch_file(tmp_path / "deep.safetensors", to_torch_state_dict("resnet18", variables))
+    with pytest.raises(CheckpointError, match=r"larger network than rcmnet.*layer2\.1\.bn1"):
+        opened(tmp_path / "deep.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("layer2.0.conv1.weight", np.nan, "layer2.0.conv1.weight has 1 of 1152 values NaN"),
+        ("layer4.0.bn2.running_var", np.inf, "layer4.0.bn2.running_var has 1 of 64 values NaN"),
+        ("bn1.running_var", -1.0, "bn1.running_var has 1 of 8 values negative"),
+    ],
+)
+def test_numbers_that_no_network_has_are_refused_by_name(tmp_path, name, value, told):
+    _, state = state_of("resnet18")
+    state[name].flat[0] = value
+    write_torch_file(tmp_path / "spoilt.safetensors", state)
+    with pytest.raises(CheckpointError, match=told):
+        opened(tmp_path / "spoilt.safetensors", "resnet18")
+    with pytest.raises(UserError, match=told):
+        from_torch_state_dict("resnet18", state, num_classes=1000, **OPTIONS)
+
+
+def test_the_content_says_what_a_file_is_not_its_name(tmp_path):
+    _, state = state_of("resnet18")
+    write_torch_file(tmp_path / "a.safetensors", state)
+    for name in ("checkpoint.pth.tar", "weights", "best.model", "weights.pth"):
+        (tmp_path / name).write_bytes((tmp_path / "a.safetensors").read_bytes())
+        _, report = transferred(opened(tmp_path / name))
+        assert report.copied
+
+
 def test_another_width_is_refused_with_the_shapes(tmp_path):
     variables = noise_variables(create_model("resnet18", 3, width=4), SIZE)
     state = to_torch_state_dict("resnet18", variables)
-    state = {name: array for name, array in state.items() if ".1.conv" not in name}
+    state = {name: array for name, array in state.items() if not re.match(r"layer\d\.1\.", name)}
     write_torch_file(tmp_path / "narrow.safetensors", state)
     with pytest.raises(CheckpointError, match="cannot be transferred"):
         transferred(opened(tmp_path / "narrow.safetensors"))

@@ -48,6 +48,10 @@ def test_pth_comes_back_bit_for_bit_from_whatever_it_is_wrapped_in(tmp_path, wra
         inner = torch.load(tmp_path / "a.pth", weights_only=True)
         torch.save({wrapper: inner, "epoch": 3, "optimizer": {"lr": 0.1}}, tmp_path / "a.pth")
     assert_same(read_torch_file(tmp_path / "a.pth").state, STATE)
+    for name in ("checkpoint.pth.tar", "epoch_3"):
+        (tmp_path / name).write_bytes((tmp_path / "a.pth").read_bytes())
+        assert is_torch_file(tmp_path / name)
+        assert_same(read_torch_file(tmp_path / name).state, STATE)
 
 
 class Harm:

@@ -14,7 +14,7 @@ from rcmnet_jax.data.preprocess import decode_image
 from rcmnet_jax.errors import BadImageError, DataError, UserError
 from rcmnet_jax.prediction import open_classifier, predict_folder
 from rcmnet_jax.prediction.prediction_table import Partial
-from rcmnet_jax.prediction.summary import role_of, summarize, summary_table
+from rcmnet_jax.prediction.summary import read_roles, role_of, summarize, summary_table
 
 BUNDLE = Path(__file__).parents[1] / "checkpoints" / "bundles" / "format1.rcmnet"
 
@@ -75,9 +75,9 @@ def test_a_table_of_all_images_in_the_order_of_their_names(classifier, folder, t
 
 def test_the_table_says_what_the_network_says_of_each_image_alone(classifier, folder, tmp_path):
     predict_folder(classifier, folder, tmp_path / "p.csv", progress=False)
-    restored = classifier.restored
+    network = classifier.network
     for row in rows_of(tmp_path / "p.csv")[::5]:
-        pixels = decode_image((folder / row["file"]).read_bytes(), restored.preprocess)
+        pixels = decode_image((folder / row["file"]).read_bytes(), network.preprocess)
         alone = classifier.predict_pixels(pixels[None])
         assert float(row["probability"]) == pytest.approx(alone.probabilities.max(), rel=1e-4)
         assert float(row["ood_score"]) == pytest.approx(alone.score[0], rel=1e-3)
@@ -104,22 +104,22 @@ def test_bad_files_are_listed_and_make_the_status_1(folder, tmp_path, capsys):
     assert not out.with_name("p_bad_files.csv").exists()
 
 
-def test_a_killed_prediction_goes_on_and_ends_with_the_same_table(classifier, folder, tmp_path):
+def test_a_killed_prediction_goes_on_and_ends_with_the_same_table(
+    classifier, folder, tmp_path, monkeypatch
+):
     predict_folder(classifier, folder, tmp_path / "whole.csv", progress=False)
-    engine, stream = classifier.engine, classifier.engine.stream
+    stream = classifier.stream
 
-    def killed(batches):
-        for number, outputs in enumerate(stream(batches)):
+    def killed(*args, **options):
+        for number, group in enumerate(stream(*args, **options)):
             if number == 2:
                 raise KeyboardInterrupt
-            yield outputs
+            yield group
 
-    engine.stream = killed
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            predict_folder(classifier, folder, tmp_path / "p.csv", progress=False)
-    finally:
-        engine.stream = stream
+    monkeypatch.setattr(classifier, "stream", killed)
+    with pytest.raises(KeyboardInterrupt):
+        predict_folder(classifier, folder, tmp_path / "p.csv", progress=False)
+    monkeypatch.undo()
     partial = tmp_path / ".p.csv.partial"
     assert partial.exists()
     assert not (tmp_path / "p.csv").exists()
@@ -171,7 +171,7 @@ def test_a_run_without_temperature_or_gate_says_so(classifier, folder, tmp_path)
     from rcmnet_jax.prediction import Classifier
 
     bare = Classifier(
-        dataclasses.replace(classifier.restored, temperature=None, gate=None), batch_size=4
+        dataclasses.replace(classifier.network, temperature=None, gate=None), batch_size=4
     )
     summary = predict_folder(bare, folder, tmp_path / "p.csv", progress=False)
     assert (summary["status"], summary["calibrated"]) == (None, False)
@@ -222,7 +222,8 @@ class TestDifferential:
         rows += [("erythroblast", "accept")] * 4 + [("platelet", "accept")] * 7
         rows += [("lymphocyte", "review")] * 2 + [("neutrophil", "not a cell")] * 5
         summary = self.summary(*rows)
-        assert summary["status"] == {"accept": 19, "review": 2, "not a cell": 5}
+        expected = {"accept": 19, "review": 2, "unlike the training images": 0, "not a cell": 5}
+        assert summary["status"] == expected
         count = summary["differential"]["accepted"]
         assert count["white_cells"] == 8
         assert count["percent_of_white"]["neutrophil"]["percent"] == 75
@@ -231,6 +232,44 @@ class TestDifferential:
         both = summary["differential"]["accepted and review"]
         assert both["percent_of_white"]["lymphocyte"]["percent"] == 40
         assert json.loads(json.dumps(summary)) == summary
+
+    def test_what_was_counted_as_what_is_said(self):
+        summary = {**self.summary(("platelet", "accept")), "images": 1, "bad_files": 0}
+        text = summary_table({**summary, "calibrated": True})
+        assert "white         lymphocyte, neutrophil" in text
+        assert "platelet      platelet" in text
+        assert "warning" not in text
+
+    def test_a_folder_of_another_laboratory_is_told_the_remedy(self):
+        rows = [("lymphocyte", "unlike the training images")] * 6 + [("lymphocyte", "accept")] * 5
+        summary = {**self.summary(*rows), "images": 11, "bad_files": 0, "calibrated": True}
+        assert summary["differential"]["accepted and review"]["images"] == 5
+        text = summary_table(summary)
+        assert "6 of 11 images are unlike" in text
+        assert "docs/other_lab.md" in text
+
+    def test_a_file_maps_classes_to_roles(self, tmp_path):
+        (tmp_path / "roles.csv").write_text("class,role\nlymphocyte,none\nplatelet, White\n")
+        roles = read_roles(tmp_path / "roles.csv", self.NAMES)
+        assert roles == {
+            "erythroblast": "erythroblast", "lymphocyte": "none",
+            "neutrophil": "white", "platelet": "white",
+        }  # fmt: skip
+        rows = [{"top_1": name, "status": "accept"} for name in self.NAMES]
+        assert summarize(rows, self.NAMES, roles)["differential"]["accepted"]["white_cells"] == 2
+
+    @pytest.mark.parametrize(
+        ("text", "told"),
+        [
+            ("class,role\nmonocyte,white\n", "no class 'monocyte'"),
+            ("class,role\nplatelet,green\n", "line 2: 'green' is not one of white"),
+            ("name\nplatelet\n", "lacks the columns class,role"),
+        ],
+    )
+    def test_roles_that_cannot_be_used(self, tmp_path, text, told):
+        (tmp_path / "roles.csv").write_text(text)
+        with pytest.raises(UserError, match=told):
+            read_roles(tmp_path / "roles.csv", self.NAMES)
 
     def test_no_white_cells_is_no_division_by_zero(self):
         count = self.summary(("platelet", "accept"))["differential"]["accepted"]
@@ -248,6 +287,24 @@ class TestDifferential:
             ("basophil", "white"),
             ("ig", "white"),
             ("CAR-T", "white"),
+            ("smudge cell", "none"),
+            ("Smudge cells", "none"),
+            ("KSC", "none"),
+            ("RBC", "none"),
+            ("red_blood_cells", "none"),
+            ("erythrocyte", "none"),
+            ("not a cell", "none"),
+            ("StainDeposit", "none"),
+            ("Giant platelet", "platelet"),
+            ("PlateletClump", "platelet"),
+            ("Thrombozyten", "platelet"),
+            ("Erythroblast (NRBC)", "erythroblast"),
+            ("nRBCs", "erythroblast"),
+            ("nucleated red blood cell", "erythroblast"),
+            ("Proerythroblast", "erythroblast"),
+            ("WBC", "white"),
+            ("monoblast", "white"),
+            ("unstained lymphocyte", "white"),
         ],
     )
     def test_roles_by_name(self, name, role):

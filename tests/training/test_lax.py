@@ -2,9 +2,6 @@
 
 import json
 
-import numpy as np
-
-from rcmnet_jax.data.augment import TurnedPixels
 from rcmnet_jax.evaluation import read_predictions
 from rcmnet_jax.training.loop import train
 from tests.training.runs import config_of, rows_of
@@ -44,13 +41,3 @@ def test_a_strict_run_looks_at_its_test_part_once(finished):
     assert [a["why"] for a in accesses(workdir)] == ["scored at the end of training"]
     note = json.loads((workdir / "test_metrics.json").read_text())["split_note"]
     assert "chosen on the test part" not in note
-
-
-def test_turned_pixels_are_moved_only():
-    pixels = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
-    rows = np.asarray([4, 1])
-    np.testing.assert_array_equal(TurnedPixels(pixels, 0)[rows], pixels[rows])
-    np.testing.assert_array_equal(TurnedPixels(pixels, 2)[rows], pixels[rows][:, ::-1, ::-1])
-    np.testing.assert_array_equal(
-        TurnedPixels(pixels, 1)[rows], np.rot90(pixels[rows], 1, axes=(1, 2))
-    )

@@ -13,7 +13,6 @@ from configs.base import base_config
 from rcmnet_jax.data.augment import Augmentation
 from rcmnet_jax.errors import UserError
 from rcmnet_jax.hosts.mesh import make_mesh
-from rcmnet_jax.inference.predictor import predict_step
 from rcmnet_jax.models import create_model
 from rcmnet_jax.training.optimizer import make_optimizer
 from rcmnet_jax.training.state import create_train_state
@@ -258,13 +257,3 @@ def test_cross_entropy_against_numbers_by_hand():
     weights = example_weights(labels, (1.0, 3.0, 9.0))
     weighted = float(cross_entropy(logits, labels, weight_B=weights))
     np.testing.assert_allclose(weighted, -(np.log(0.7) + 3 * np.log(0.1)) / 4, rtol=1e-6)
-
-
-def test_prediction_standardises_and_does_not_augment():
-    state, batch = tiny_state(), tiny_batch()
-    logits = predict_step(
-        state.apply_fn, {"params": state.params}, batch["image"], mean=(0.5,) * 3, std=(0.25,) * 3
-    )
-    x = jnp.asarray((batch["image"] / 255 - 0.5) / 0.25, jnp.float32)
-    expected = state.apply_fn({"params": state.params}, x, train=False)
-    np.testing.assert_allclose(np.asarray(logits), np.asarray(expected), rtol=1e-4, atol=1e-6)

@@ -42,15 +42,15 @@ def test_validation_rows_hold_every_metric_in_range(finished):
 
 
 def test_the_restored_network_has_the_validation_scores_of_its_record(finished, cells):
-    from rcmnet_jax.inference.predictor import Predictor, softmax
+    from rcmnet_jax.inference import BatchedPass, logits, softmax
     from rcmnet_jax.training.experiment import build_experiment
     from tests.training.runs import config_of
 
     restored = load_run(finished[0])
     experiment = build_experiment(config_of(cells, "epochs=3"))
     rows = experiment.split.indices("val")
-    predictor = Predictor(restored.model, mean=restored.mean, std=restored.std, batch_size=6)
-    probabilities = softmax(predictor.logits(restored.variables, experiment.pixels, rows))
+    one_pass = BatchedPass.of(restored, logits, batch_size=6)
+    probabilities = softmax(one_pass(restored.variables, experiment.pixels, rows))
     labels = experiment.dataset.records.label[rows]
     loss = -np.log(probabilities[np.arange(len(rows)), labels]).mean()
     np.testing.assert_allclose(loss, restored.meta["val"]["loss"], rtol=1e-6)

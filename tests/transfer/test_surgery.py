@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax.traverse_util import flatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from rcmnet_jax.errors import CheckpointError, ConfigError
 from rcmnet_jax.models import create_model
@@ -12,13 +12,13 @@ from rcmnet_jax.transfer import resize_position_table, transfer_params
 
 
 def filled(name: str, num_classes: int, seed: int, size: int = 64, **options):
-    """Variables of a network with random numbers, without compiling its initialisation."""
+    """Variables of a network with random positive numbers, without compiling its initialisation."""
     model = create_model(name, num_classes=num_classes, **options)
     image = jnp.zeros((1, size, size, 3))
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), image, train=False))
     rng = np.random.default_rng(seed)
     return jax.tree.map(
-        lambda leaf: jnp.asarray(rng.standard_normal(leaf.shape), leaf.dtype), shapes
+        lambda leaf: jnp.asarray(np.abs(rng.standard_normal(leaf.shape)), leaf.dtype), shapes
     )
 
 
@@ -79,6 +79,29 @@ def test_a_pattern_that_matches_nothing_is_an_error(pattern):
     variables = filled("resnet18", 2, 0)
     with pytest.raises(ConfigError, match="pattern"):
         transfer_params(variables, variables, keep_fresh=(pattern,))
+
+
+def test_values_that_are_not_finite_are_refused_by_name():
+    fresh = filled("resnet18", 2, 1)
+    for path, value, told in (
+        ("params/stem/conv/kernel", np.nan, "NaN or infinite"),
+        ("batch_stats/stem/norm/bn/var", np.inf, "NaN or infinite"),
+        ("batch_stats/stem/norm/bn/var", -1.0, "negative"),
+    ):
+        source = leaves(filled("resnet18", 8, 0))
+        source[path] = source[path].copy()
+        source[path].flat[1] = value
+        tree = unflatten_dict({tuple(p.split("/")): leaf for p, leaf in source.items()})
+        with pytest.raises(CheckpointError, match=f"{path} has .*{told}"):
+            transfer_params(tree, fresh)
+
+
+def test_a_deeper_backbone_has_no_place_and_attention_may_stay_behind():
+    deep = filled("resnet18", 8, 0, stage_sizes=(2, 3, 2, 2))
+    with pytest.raises(CheckpointError, match=r"no place.*params/stage2/block3/conv1/kernel"):
+        transfer_params(deep, filled("resnet18", 2, 1))
+    _, report = transfer_params(filled("rcmnet", 8, 0), filled("resnet18", 2, 1))
+    assert any("/cbam/" in path for path in report.unused)
 
 
 def test_parts_can_be_renamed():

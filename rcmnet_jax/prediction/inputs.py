@@ -1,0 +1,161 @@
+"""What to predict: folders, image files, zip files, and lists of files."""
+
+import csv
+import io
+import lzma
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import IO
+
+from rcmnet_jax.data.sources.folders import walk
+from rcmnet_jax.errors import BadImageError, DataError
+
+# A single-cell image is some 15 kB. Anything this large is not one, and is not read into memory.
+LARGEST_FILE = 64 * 2**20
+# Files that nobody takes for images; they are counted, not called bad.
+TEXTS = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".xml", ".md", ".html", ".log", ".ini", ".yaml")
+OTHER_ENDINGS = frozenset((*TEXTS, ".yml", ".xls", ".xlsx", ".pdf", ".db", ".zip", ".partial"))
+# What a damaged, encrypted or unusual entry of a zip raises.
+ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, RuntimeError)
+LISTS = (".csv", ".tsv", ".txt")
+
+
+Readers = dict[str, Callable[[], bytes]]
+
+
+@dataclass(frozen=True)
+class ImageList:
+    """Images by name.
+
+    Attributes:
+      readers: name -> a function that gives the bytes, or raises `BadImageError`.
+      ignored: how many files were found that are no images.
+    """
+
+    readers: Readers
+    ignored: int
+
+    def read(self, name: str) -> bytes:
+        """The bytes of an image.
+
+        Raises:
+          BadImageError: it cannot be read.
+        """
+        return self.readers[name]()
+
+
+def list_images(paths: Iterable[str | Path]) -> ImageList:
+    """All images at some paths, sorted by name.
+
+    Args:
+      paths: each a folder, an image, a zip of images, or a CSV or text file with one image a line
+        (a column ``file``, or the first one), relative to the list's own folder. Of one folder, zip
+        or list, names are relative to it; of several paths they begin with the path.
+
+    Raises:
+      DataError: a path that does not exist or holds no images.
+    """
+    places = [Path(path).expanduser() for path in paths]
+    if not places:
+        raise DataError("there is nothing to predict: name a folder of images with --images")
+    readers: Readers = {}
+    ignored = 0
+    for path in places:
+        found, passed_over = _list_one(path)
+        ignored += passed_over
+        for name, reader in found.items():
+            if len(places) > 1:
+                name = str(path) if path.is_file() and len(found) == 1 else f"{path}/{name}"
+            readers.setdefault(name, reader)
+    return ImageList(dict(sorted(readers.items())), ignored)
+
+
+def _list_one(path: Path) -> tuple[Readers, int]:
+    if path.is_dir():
+        entries, _, odd = walk(path)
+        names = [name for name, _, _ in entries]
+        readers: Readers = {name: partial(read_file, path / name) for name in names}
+        ignored = len(odd)
+    elif not path.exists():
+        raise DataError(f"{path} does not exist: name a folder of images with --images")
+    elif path.suffix.lower() in LISTS:
+        return {name: partial(read_file, path.parent / name) for name in _listed(path)}, 0
+    elif zipfile.is_zipfile(path):
+        readers, ignored = _zip_readers(path), 0
+    else:
+        return {path.name: partial(read_file, path)}, 0
+    images = {name: reader for name, reader in readers.items() if _may_be_image(name)}
+    if not images:
+        raise DataError(f"there are no images in {path}: name a folder that has some")
+    return images, ignored + len(readers) - len(images)
+
+
+def read_file(path: str | Path) -> bytes:
+    """The bytes of an image file.
+
+    Raises:
+      BadImageError: it cannot be read, or is far too large for an image of a cell.
+    """
+    try:
+        with Path(path).open("rb") as stream:
+            return _bounded(stream)
+    except OSError as error:
+        raise BadImageError(f"cannot be read ({error.strerror or error})") from error
+
+
+def _bounded(stream: IO[bytes]) -> bytes:
+    data = stream.read(LARGEST_FILE + 1)
+    if len(data) > LARGEST_FILE:
+        raise BadImageError(f"larger than {LARGEST_FILE // 2**20} MiB: no single cell")
+    return data
+
+
+def _zip_readers(path: Path) -> Readers:
+    """Entries are read by name into memory, never extracted."""
+    archive = zipfile.ZipFile(path)
+
+    def read(info: zipfile.ZipInfo) -> bytes:
+        try:
+            with archive.open(info) as stream:
+                return _bounded(stream)
+        except ZIP_ERRORS as error:
+            raise BadImageError(f"cannot be read from the zip ({error})") from error
+
+    return {info.filename: partial(read, info) for info in archive.infolist() if not info.is_dir()}
+
+
+def _listed(path: Path) -> list[str]:
+    """The file names of a list, in their order."""
+    try:
+        data = path.read_bytes()
+        utf16 = data.startswith((b"\xff\xfe", b"\xfe\xff"))
+        text = data.decode("utf-16" if utf16 else "utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read ({error}): save it as 'CSV UTF-8'") from error
+    delimiter = max(",;\t", key=text.partition("\n")[0].count)
+    rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if row]
+    header = [cell.strip().lower() for cell in rows[0]] if rows else []
+    column = header.index("file") if "file" in header else 0
+    names = [row[column].strip().replace("\\", "/") for row in rows if len(row) > column]
+    names = [name for name in names[1 if "file" in header else 0 :] if name]
+    missing = [name for name in names if not (path.parent / name).is_file()]
+    if not names:
+        raise DataError(
+            f"{path} names no images: write one file name a line, under the header file"
+        )
+    if missing:
+        raise DataError(
+            f"{path} names {missing[0]}, which does not exist in {path.parent}"
+            f" ({len(missing)} of {len(names)} do not): give names relative to the list"
+        )
+    return names
+
+
+def _may_be_image(name: str) -> bool:
+    parts = name.split("/")
+    hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
+    return not hidden and Path(parts[-1]).suffix.lower() not in OTHER_ENDINGS
