@@ -5,6 +5,7 @@ from typing import Any
 
 from rcmnet_jax.evaluation.intervals import wilson
 from rcmnet_jax.evaluation.results import split_note
+from rcmnet_jax.inference.gate import STATUSES
 from rcmnet_jax.inference.network import TrainedNetwork
 
 PAPER = (
@@ -153,12 +154,13 @@ def _limits(network: TrainedNetwork, facts: Mapping[str, Any] | None) -> str:
     rows = [
         (
             part,
-            *(f"{count}/{fact['images']}" for count in fact["status"].values()),
+            # Files from before there were four statuses count three.
+            *(f"{fact['status'].get(name, 0)}/{fact['images']}" for name in STATUSES),
             f"{fact['accepted_correct']}/{fact['status']['accept']}",
         )
         for part, fact in facts.items()
     ]
-    return text + _rows(("part", "accept", "review", "not a cell", "accepted and right"), rows)
+    return text + _rows(("part", *STATUSES, "accepted and right"), rows)
 
 
 def _preprocessing(network: TrainedNetwork) -> str:
