@@ -77,20 +77,22 @@ def _audit(args: argparse.Namespace) -> int:
     for option in ("json", "csv"):
         if path := getattr(args, option):
             require_folder(path.parent, f"--{option}")
-    from rcmnet_jax.data import audit_source, audit_thoroughly, open_source
+    from rcmnet_jax.data import Audit, audit_source, audit_thoroughly, open_source
+    from rcmnet_jax.data.audit import ThoroughAudit
 
+    if args.quick and (args.split or args.threshold is not None):
+        raise UserError("--quick looks for no near-duplicates: leave out --split, --threshold")
     source = open_source(args.source)
+    shown: Audit | ThoroughAudit
     if args.quick:
-        if args.split or args.threshold is not None:
-            raise UserError("--quick looks for no near-duplicates: leave out --split, --threshold")
-        audit = told = audit_source(source)
+        audit = shown = audit_source(source)
     else:
         threshold = {} if args.threshold is None else {"threshold": args.threshold}
-        told = audit_thoroughly(source, split_csv=args.split, **threshold)
-        audit = told.audit
-    print(told.table())
+        shown = audit_thoroughly(source, split_csv=args.split, **threshold)
+        audit = shown.audit
+    print(shown.table())
     if args.json:
-        told.to_json(args.json)
+        shown.to_json(args.json)
     if args.csv:
         audit.to_csv(args.csv)
     return OK if len(audit.kept) == len(audit.rows) else PARTIAL
@@ -112,10 +114,7 @@ def _split(args: argparse.Namespace) -> int:
     dataset = prepare_dataset(args.name, args.source, args.data_dir)
     groups, level = dataset.groups(args.group_by)
     split = make_split(
-        dataset.records.label,
-        files=dataset.records.file,
-        sha256=dataset.records.sha256,
-        class_names=dataset.class_names,
+        **dataset.split_columns,
         protocol=args.protocol,
         seed=args.seed,
         groups=groups,
@@ -132,11 +131,8 @@ def _split(args: argparse.Namespace) -> int:
 def _synthetic(args: argparse.Namespace) -> int:
     from rcmnet_jax.synthetic import write_synthetic_folder
 
-    try:
-        directory = write_synthetic_folder(
-            args.directory, kind=args.kind, per_class=args.per_class, seed=args.seed, progress=True
-        )
-    except ValueError as error:
-        raise UserError(f"cannot draw that: {error}") from error
+    directory = write_synthetic_folder(
+        args.directory, kind=args.kind, per_class=args.per_class, seed=args.seed, progress=True
+    )
     print(f"synthetic cells (drawn, no patient data) in {directory}")
     return OK

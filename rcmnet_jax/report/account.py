@@ -10,7 +10,7 @@ import numpy as np
 from rcmnet_jax.checkpoints.open_model import TrainedNetwork
 from rcmnet_jax.checkpoints.provenance import collect_provenance
 from rcmnet_jax.checkpoints.store import tree_sha256
-from rcmnet_jax.data.audit import ThoroughAudit, look_closer, shrink
+from rcmnet_jax.data.audit import ThoroughAudit, examine_thumbnails, thumbnail
 from rcmnet_jax.evaluation.results import split_note
 from rcmnet_jax.scoring.run import Scored
 
@@ -67,8 +67,8 @@ def data_section(scored: Scored, pixels: Any, part_of: Mapping[str, str], told: 
 def _audit(scored: Scored, pixels: Any, part_of: Mapping[str, str], told: str) -> ThoroughAudit:
     """From the decoded images at the network's size: nothing is read again."""
     audit = scored.dataset.audit
-    small = np.stack([shrink(np.asarray(pixels[np.array([i])])[0]) for i in range(len(pixels))])
-    return look_closer(audit, audit.kept, small, part_of, told)
+    small = np.stack([thumbnail(np.asarray(pixels[np.array([i])])[0]) for i in range(len(pixels))])
+    return examine_thumbnails(audit, audit.kept, small, part_of, told)
 
 
 def run_section(restored: TrainedNetwork, workdir: Path, scored: Scored) -> dict[str, Any]:

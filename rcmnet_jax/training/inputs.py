@@ -8,7 +8,7 @@ import ml_collections
 import numpy as np
 
 from rcmnet_jax.data.cache import load_pixels
-from rcmnet_jax.data.dataset import SYNTHETIC, CellDataset, SyntheticOptions, prepare_dataset
+from rcmnet_jax.data.dataset import SYNTHETIC, CellDataset, prepare_dataset
 from rcmnet_jax.data.on_demand import OnDemandPixels
 from rcmnet_jax.data.preprocess import Preprocess
 from rcmnet_jax.data.splits import (
@@ -18,18 +18,25 @@ from rcmnet_jax.data.splits import (
     make_split,
     read_split_csv,
 )
+from rcmnet_jax.data.storage import resolve_data_dir
 from rcmnet_jax.errors import ConfigError, DataError
+from rcmnet_jax.synthetic import DRAWING_VERSION, write_synthetic_folder
 
 
 def open_dataset(data: ml_collections.ConfigDict, *, progress: bool) -> CellDataset:
-    """Builds or reuses the data set of a config group ``data``."""
-    return prepare_dataset(
-        data.name,
-        data.source or None,
-        data.data_dir or None,
-        synthetic=SyntheticOptions(**data.synthetic) if data.name == SYNTHETIC else None,
-        progress=progress,
-    )
+    """Builds or reuses the data set of a config group ``data``; synthetic cells are drawn first."""
+    source = _draw_cells(data, progress=progress) if data.name == SYNTHETIC else data.source
+    return prepare_dataset(data.name, source, data.data_dir or None, progress=progress)
+
+
+def _draw_cells(data: ml_collections.ConfigDict, *, progress: bool) -> Path:
+    """The folder of cells that ``data.synthetic`` describes, drawn on first use."""
+    if data.source:
+        raise ConfigError(f"{SYNTHETIC} is drawn: unset data.source, or use data.name=cell_folder")
+    options = data.synthetic.to_dict()
+    name = "-".join(["images", *map(str, options.values()), f"v{DRAWING_VERSION}"])
+    folder = resolve_data_dir(data.data_dir or None) / SYNTHETIC / name
+    return write_synthetic_folder(folder, **options, progress=progress)
 
 
 def open_pixels(

@@ -1,8 +1,6 @@
 """Splits: counts, determinism, no leak, groups whole, the paper's numbers, and the CSV."""
 
 import csv
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -274,14 +272,3 @@ def test_unknown_part():
     labels, columns = records([10, 10])
     with pytest.raises(DataError, match="unknown part 'valid'"):
         make_split(labels, **columns).indices("valid")
-
-
-def test_splits_need_neither_jax_nor_tfds():
-    code = (
-        "import sys, rcmnet_jax.data.splits, rcmnet_jax.data\n"
-        "heavy = {'jax', 'flax', 'tensorflow', 'tensorflow_datasets', 'grain', 'PIL'}\n"
-        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
-        "from rcmnet_jax.data import make_split, open_source, Preprocess\n"
-        "assert not {'jax', 'tensorflow_datasets'} & set(sys.modules)\n"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)

@@ -3,7 +3,8 @@
 import collections
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+
+from rcmnet_jax.data.records import AuditRow
 
 # The classes of the PBC set and the prefixes of their file names (Acevedo et al. 2020).
 PBC_PREFIXES: dict[str, tuple[str, ...]] = {
@@ -40,11 +41,11 @@ class Finding:
     examples: tuple[str, ...] = ()
 
 
-def find_oddities(rows: Sequence[Any], class_names: Sequence[str]) -> tuple[Finding, ...]:
+def find_oddities(rows: Sequence[AuditRow], class_names: Sequence[str]) -> tuple[Finding, ...]:
     """Looks through audit rows.
 
     Args:
-        rows: `AuditRow`s.
+        rows: of the audit.
         class_names: names of the classes.
 
     Returns:
@@ -67,14 +68,14 @@ def find_oddities(rows: Sequence[Any], class_names: Sequence[str]) -> tuple[Find
     return tuple(findings)
 
 
-def _unusable(rows: Iterable[Any]) -> Iterable[Finding]:
+def _unusable(rows: Iterable[AuditRow]) -> Iterable[Finding]:
     bad = [row for row in rows if row.status == "dropped" and not row.reason.startswith("label")]
     if bad:
         examples = tuple(f"{row.file}: {row.reason}" for row in bad)
         yield Finding("unusable", "not a usable image, dropped", len(bad), examples)
 
 
-def _conflicts(rows: Iterable[Any]) -> Iterable[Finding]:
+def _conflicts(rows: Iterable[AuditRow]) -> Iterable[Finding]:
     groups = collections.defaultdict(list)
     for row in rows:
         if row.status == "dropped" and row.reason.startswith("label conflict"):
@@ -88,13 +89,13 @@ def _conflicts(rows: Iterable[Any]) -> Iterable[Finding]:
         )
 
 
-def _empty_classes(kept: Sequence[Any], class_names: Sequence[str]) -> Iterable[Finding]:
+def _empty_classes(kept: Sequence[AuditRow], class_names: Sequence[str]) -> Iterable[Finding]:
     empty = tuple(name for name in class_names if not any(row.label == name for row in kept))
     if empty:
         yield Finding("empty", "classes with no usable image", len(empty), empty)
 
 
-def _copies(kept: Sequence[Any]) -> Iterable[Finding]:
+def _copies(kept: Sequence[AuditRow]) -> Iterable[Finding]:
     copies = [row for row in kept if row.duplicate_of]
     if copies:
         yield Finding(
@@ -106,7 +107,7 @@ def _copies(kept: Sequence[Any]) -> Iterable[Finding]:
         )
 
 
-def _prefixes(kept: Sequence[Any]) -> Iterable[Finding]:
+def _prefixes(kept: Sequence[AuditRow]) -> Iterable[Finding]:
     """Names of the PBC set that contradict, or subdivide, their class."""
     class_of = {prefix: name for name, prefixes in PBC_PREFIXES.items() for prefix in prefixes}
     wrong = [
@@ -135,7 +136,7 @@ def _prefixes(kept: Sequence[Any]) -> Iterable[Finding]:
         )
 
 
-def _sizes(kept: Sequence[Any], class_names: Sequence[str]) -> Iterable[Finding]:
+def _sizes(kept: Sequence[AuditRow], class_names: Sequence[str]) -> Iterable[Finding]:
     sizes = collections.Counter((row.width, row.height) for row in kept)
     if len(sizes) < 2:
         return
@@ -174,8 +175,8 @@ def _sizes(kept: Sequence[Any], class_names: Sequence[str]) -> Iterable[Finding]
         )
 
 
-def _modes(kept: Sequence[Any]) -> Iterable[Finding]:
-    tests: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
+def _modes(kept: Sequence[AuditRow]) -> Iterable[Finding]:
+    tests: tuple[tuple[str, str, Callable[[AuditRow], str]], ...] = (
         ("mode", "not plain RGB, converted", lambda row: row.mode if row.mode != "RGB" else ""),
         ("alpha", "transparent, laid over white", lambda row: "yes" if row.transparent else ""),
         (
