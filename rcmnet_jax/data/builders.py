@@ -32,7 +32,6 @@ from rcmnet_jax.data.preprocess import decode_image
 from rcmnet_jax.data.records import AuditRow, Records
 from rcmnet_jax.data.sources import Source, open_source
 from rcmnet_jax.data.sources.source_file import SourceFile
-from rcmnet_jax.data.splits import make_split
 from rcmnet_jax.data.threads import ordered_map, progress_bar
 from rcmnet_jax.errors import DataError
 
@@ -48,8 +47,8 @@ _COLUMNS = ("label", "file", "sha256", "width", "height", "patient", "slide", "l
 class CellBuilder(tfds.core.GeneratorBasedBuilder):
     """Builder of a folder of class folders, a zip of one, or a CSV manifest.
 
-    The splits are ``train``, ``validation`` and ``test``: those of `make_split` for the same
-    arguments, sorted by file, without copies. An element is a dict of:
+    The splits are ``train``, ``validation`` and ``test``: those that the source
+    comes with, else those of `make_split`, sorted by file, without copies. An element is a dict of:
 
     * ``image``: uint8 (H, W, 3) RGB, upright, at the size of the file.
     * ``label``: int, the class; names in ``builder.info.features["label"].names``.
@@ -165,10 +164,7 @@ class CellBuilder(tfds.core.GeneratorBasedBuilder):
     def _divide(self, audit: Audit) -> dict[str, list[AuditRow]]:
         """The kept rows of each part of the split, by its name in TFDS."""
         records = Records.from_rows(audit.kept, audit.class_names)
-        groups, level = records.groups(self._group_by)
-        split = make_split(
-            **records.split_columns(audit.class_names), groups=groups, level=level, **self._split
-        )
+        split = records.split(audit.class_names, group_by=self._group_by, **self._split)
         divided = {}
         for part, name in PARTS.items():
             rows = [audit.kept[i] for i in split.indices(part)]

@@ -13,6 +13,7 @@ from rcmnet_jax.data.audit import Audit, audit_source, read_audit
 from rcmnet_jax.data.builders import DATASETS, RECORD_VERSION, check_classes
 from rcmnet_jax.data.records import Records
 from rcmnet_jax.data.sources import Layout, open_source
+from rcmnet_jax.data.splits import Split
 from rcmnet_jax.data.storage import exclusive_lock, resolve_data_dir
 from rcmnet_jax.errors import ConfigError, DataError
 
@@ -90,6 +91,10 @@ class CellDataset:
     def groups(self, level: str = "auto") -> tuple[np.ndarray | None, str]:
         """What a split must keep whole, see `rcmnet_jax.data.splits.choose_groups`."""
         return self.records.groups(level)
+
+    def split(self, *, group_by: str = "auto", **options: Any) -> Split:
+        """The split that the images come with, else one made here, see `Records.split`."""
+        return self.records.split(self.class_names, group_by=group_by, **options)
 
     @property
     def split_columns(self) -> dict[str, Any]:

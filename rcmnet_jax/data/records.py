@@ -6,7 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from rcmnet_jax.data.splits.split_levels import choose_groups
+from rcmnet_jax.data.splits import (
+    GROUP_LEVELS,
+    Split,
+    choose_groups,
+    make_given_split,
+    make_split,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,6 +24,9 @@ class AuditRow:
         reason: why it is not kept.
         prefix: letters before the first underscore of the name ("BNE"), which are labels in PBC.
         duplicate_of: the first file with the same bytes, else "".
+        part: "train", "val" or "test" where the source says so; fold: the same.
+        bits: of a channel in the file.
+        maximum: the largest value where there are more than 8 bits, else 0.
     """
 
     file: str
@@ -38,6 +47,10 @@ class AuditRow:
     patient: str = ""
     slide: str = ""
     lab: str = ""
+    part: str = ""
+    fold: str = ""
+    bits: int = 8
+    maximum: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +62,8 @@ class Records:
         label: class index, int32 (N,).
         sha256: of the file's bytes, (N,) of str.
         width, height: in pixels after the EXIF rotation, int32 (N,).
-        patient, slide, lab: (N,) of str, "" where unknown.
+        patient, slide, lab, fold: (N,) of str, "" where unknown.
+        part: "train", "val" or "test" where the source says so, else "", (N,) of str.
     """
 
     file: np.ndarray
@@ -60,6 +74,8 @@ class Records:
     patient: np.ndarray
     slide: np.ndarray
     lab: np.ndarray
+    part: np.ndarray
+    fold: np.ndarray
 
     @classmethod
     def from_rows(cls, rows: Sequence[AuditRow], class_names: Sequence[str]) -> "Records":
@@ -67,7 +83,7 @@ class Records:
         number = {name: i for i, name in enumerate(class_names)}
         text = {
             name: np.asarray([getattr(row, name) for row in rows], dtype=str)
-            for name in ("file", "sha256", "patient", "slide", "lab")
+            for name in ("file", "sha256", "patient", "slide", "lab", "part", "fold")
         }
         return cls(
             label=np.asarray([number[row.label] for row in rows], dtype=np.int32),
@@ -78,8 +94,25 @@ class Records:
 
     def groups(self, level: str = "auto") -> tuple[np.ndarray | None, str]:
         """Ids of the groups that a split keeps whole, see `choose_groups`."""
-        ids = {"patient": self.patient, "slide": self.slide, "lab": self.lab}
-        return choose_groups(ids, level)
+        ids = {level: getattr(self, level) for level in GROUP_LEVELS}
+        return choose_groups(ids, level, files=self.file)
+
+    def split(self, class_names: Sequence[str], *, group_by: str = "auto", **options: Any) -> Split:
+        """The split of the records: the one they come with, else one made here.
+
+        Args:
+            class_names: names of the classes.
+            group_by: what must not be divided, see `choose_groups`.
+            **options: protocol, seed, test_fraction and val_fraction of `make_split`.
+        """
+        columns = self.split_columns(class_names)
+        groups, level = self.groups(group_by)
+        if np.any(self.part != "") and options.get("protocol") != "paper":
+            options.pop("protocol", None)
+            return make_given_split(
+                **columns, parts=self.part, groups=groups, level=level, **options
+            )
+        return make_split(**columns, groups=groups, level=level, **options)
 
     def split_columns(self, class_names: Sequence[str]) -> dict[str, Any]:
         """The arguments that `make_split`, `make_folds` and `read_split_csv` share."""

@@ -1,12 +1,12 @@
 """Boxes around cells: reading them, and taking them through the crop of the preprocessing."""
 
-import csv
 import dataclasses
 from pathlib import Path, PurePath
 
 import numpy as np
 
 from rcmnet_jax.data.preprocess import Preprocess
+from rcmnet_jax.data.tables import read_table
 from rcmnet_jax.errors import DataError
 
 COLUMNS = ("file", "x_center", "y_center", "width", "height")
@@ -64,25 +64,22 @@ def read_boxes(path: str | Path) -> BoxTable:
     path = Path(path)
     boxes: dict[str, Box] = {}
     seen: set[tuple[str, ...]] = set()
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream)
-            if tuple(reader.fieldnames or ()) != COLUMNS:
-                raise DataError(f"{path} needs the columns {','.join(COLUMNS)}")
-            for row in reader:
-                file = row["file"]
-                if _key(file) in seen:
-                    raise DataError(f"{path} has two boxes for {file}: keep one")
-                seen.add(_key(file))
-                boxes[file] = _parse(path, row)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"cannot read boxes from {path} ({error}): give a CSV file") from error
+    table = read_table(path, "the table of boxes")
+    if table.columns != COLUMNS:
+        raise DataError(f"{path} needs the columns {','.join(COLUMNS)}")
+    for _, row in table.rows:
+        file = row["file"]
+        if _key(file) in seen:
+            raise DataError(f"{path} has two boxes for {file}: keep one")
+        seen.add(_key(file))
+        boxes[file] = _parse(path, row)
     return BoxTable(boxes)
 
 
 def _parse(path: Path, row: dict[str, str]) -> Box:
     try:
-        x, y, width, height = (float(row[column]) for column in COLUMNS[1:])
+        # Where semicolons part the columns, commas are decimal.
+        x, y, width, height = (float(row[column].replace(",", ".")) for column in COLUMNS[1:])
     except (TypeError, ValueError) as error:
         raise DataError(f"{path}: the box of {row['file']} is no four numbers") from error
     box = Box(x - width / 2, y - height / 2, x + width / 2, y + height / 2)

@@ -152,9 +152,7 @@ def _list(images: Path) -> tuple[Path, list[str], int]:
 
 
 def _may_be_image(name: str) -> bool:
-    parts = name.split("/")
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
-    return not hidden and Path(parts[-1]).suffix.lower() not in OTHER_ENDINGS
+    return Path(name).suffix.lower() not in OTHER_ENDINGS
 
 
 def _identity(classifier: Classifier, header: list[str]) -> dict[str, Any]:

@@ -217,7 +217,11 @@ def external_scored(
     source: str,
 ) -> Scored:
     """Other images with what the network said of them; their groups are their own."""
-    groups, level = dataset.groups("auto")
+    try:
+        groups, level = dataset.groups("auto")
+    except DataError:
+        # Too many images without an id: their intervals are by image.
+        groups, level = None, "image"
     # Nothing of this set was trained on, so what its scores claim is decided by its own groups.
     meta = {
         **restored.meta,

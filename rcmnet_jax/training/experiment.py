@@ -122,7 +122,9 @@ def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
     progress = config.log.progress
     dataset = open_dataset(config.data, progress=progress)
     split = split_dataset(dataset, config.data.split)
-    preprocess = Preprocess(height=config.data.height, width=config.data.width)
+    preprocess = Preprocess(
+        **{key: config.data[key] for key in ("height", "width", "bit_depth", "page")}
+    )
     augmentation = Augmentation(config.data.views, config.data.light, config.data.stain)
     augmentation.require_shape(preprocess.height, preprocess.width)
     model = create_model(num_classes=len(dataset.class_names), **config.model.to_dict())

@@ -37,6 +37,9 @@ FREE_KEYS = (
 
 # Keys that older runs lack, with what they did.
 ADDED_KEYS: dict[str, Any] = {
+    "data.bit_depth": 0,
+    "data.page": 0,
+    "data.split.version": 1,
     "data.split.folds": 0,
     "data.split.leave_out": "",
     "data.split.fold": -1,

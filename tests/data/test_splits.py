@@ -255,8 +255,8 @@ def test_csv_must_match_the_data(tmp_path):
         ("", "is not a split"),
         ("file,label\n", "is not a split"),
         ("file,label,part,reason,group\na,b,holdout,,\n", "unknown part 'holdout'"),
-        ("file,label,part,reason,group\na,b\n", "does not have 5 fields"),
-        ("file,label,part,reason,group\na,b,val,,\na,b,val,,\n", "line 3 repeats a"),
+        ("file,label,part,reason,group\na,b\n", "row 2 has 2 fields"),
+        ("file,label,part,reason,group\na,b,val,,\na,b,val,,\n", "row 3 repeats a"),
     ],
 )
 def test_wrong_csv(tmp_path, text, message):

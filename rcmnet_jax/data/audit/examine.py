@@ -204,6 +204,8 @@ def _examine(
         patient=file.patient or "",
         slide=file.slide or "",
         lab=file.lab or "",
+        part=file.part or "",
+        fold=file.fold or "",
     )
     try:
         data = source.read(file)

@@ -2,6 +2,8 @@
 
 import collections
 import dataclasses
+import re
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 
 from rcmnet_jax.data.records import AuditRow
@@ -56,6 +58,10 @@ def find_oddities(rows: Sequence[AuditRow], class_names: Sequence[str]) -> tuple
         *_unusable(rows),
         *_conflicts(rows),
         *_empty_classes(kept, class_names),
+        *_bit_depth(kept),
+        *_spellings(kept),
+        *_blank_groups(kept),
+        *_divided_groups(kept),
         *_copies(kept),
         *_prefixes(kept),
         *_sizes(kept, class_names),
@@ -93,6 +99,74 @@ def _empty_classes(kept: Sequence[AuditRow], class_names: Sequence[str]) -> Iter
     empty = tuple(name for name in class_names if not any(row.label == name for row in kept))
     if empty:
         yield Finding("empty", "classes with no usable image", len(empty), empty)
+
+
+def _bit_depth(kept: Sequence[AuditRow]) -> Iterable[Finding]:
+    """16-bit files of a camera that has fewer bits."""
+    wide = [row for row in kept if row.bits > 8]
+    largest = max((row.maximum for row in wide), default=0)
+    depth = next((bits for bits in (8, 10, 12, 14) if largest < 2**bits), 0)
+    if wide and largest and depth:
+        yield Finding(
+            "bit-depth",
+            f"16-bit files whose values never exceed {2**depth - 1} of 65535, as a camera of "
+            f"{depth} bits writes them: nearly black without --config.data.bit_depth={depth}",
+            len(wide),
+            tuple(f"{row.file}: at most {row.maximum}" for row in wide),
+        )
+
+
+def _spellings(kept: Sequence[AuditRow]) -> Iterable[Finding]:
+    """Names that are the same but for case, spaces or leading zeros."""
+    for column in ("label", "patient", "slide", "lab"):
+        names: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
+        for row in kept:
+            if name := getattr(row, column):
+                names[_spelled(name)][name] += 1
+        alike = [found for found in names.values() if len(found) > 1]
+        if alike:
+            what = "classes" if column == "label" else f"{column}s"
+            yield Finding(
+                f"{column}-spelling",
+                f"{what} whose names differ only in case, spaces or leading zeros",
+                len(alike),
+                tuple(" = ".join(f"{name!r} ({n})" for name, n in f.items()) for f in alike),
+            )
+
+
+def _spelled(name: str) -> str:
+    """A name without what people vary by accident."""
+    plain = re.sub(r"\s+", "", unicodedata.normalize("NFKC", name).casefold())
+    return re.sub(r"(?<!\d)0+(?=\d)", "", plain)
+
+
+def _blank_groups(kept: Sequence[AuditRow]) -> Iterable[Finding]:
+    for column in ("patient", "slide"):
+        blank = [row for row in kept if not getattr(row, column)]
+        if 0 < len(blank) < len(kept):
+            yield Finding(
+                "blank-group",
+                f"images without a {column}, where {len(kept) - len(blank)} have one",
+                len(blank),
+                tuple(row.file for row in blank),
+            )
+
+
+def _divided_groups(kept: Sequence[AuditRow]) -> Iterable[Finding]:
+    """Patients or slides that the given split has in several parts."""
+    for column in ("patient", "slide"):
+        parts: dict[str, set[str]] = collections.defaultdict(set)
+        for row in kept:
+            if row.part and getattr(row, column):
+                parts[getattr(row, column)].add(row.part)
+        divided = {name: found for name, found in parts.items() if len(found) > 1}
+        if divided:
+            yield Finding(
+                "divided-group",
+                f"{column}s in several parts of the given split",
+                len(divided),
+                tuple(f"{name}: {', '.join(sorted(f))}" for name, f in sorted(divided.items())),
+            )
 
 
 def _copies(kept: Sequence[AuditRow]) -> Iterable[Finding]:
@@ -186,7 +260,7 @@ def _modes(kept: Sequence[AuditRow]) -> Iterable[Finding]:
         ),
         (
             "frames",
-            "several images in one file, only the first used",
+            "several images (pages, channels) in one file, only page 0 used",
             lambda row: f"{row.frames} images" if row.frames > 1 else "",
         ),
     )

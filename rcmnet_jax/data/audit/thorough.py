@@ -17,7 +17,7 @@ from rcmnet_jax.data.audit.probes import Probe, run_probes
 from rcmnet_jax.data.audit.verdicts import verdict_of, verdict_of_probe, worst
 from rcmnet_jax.data.records import AuditRow, Records
 from rcmnet_jax.data.sources import Source
-from rcmnet_jax.data.splits import make_split, read_split_csv
+from rcmnet_jax.data.splits import read_split_csv
 from rcmnet_jax.errors import DataError
 from rcmnet_jax.files import write_text
 
@@ -183,12 +183,12 @@ def _parts(
         split = read_split_csv(split_csv, **columns)
         shown = f"those of {split_csv}"
     else:
-        groups, level = records.groups()
         try:
-            split = make_split(**columns, groups=groups, level=level)
+            split = records.split(class_names)
         except DataError as error:
             return {}, f"none, as these images cannot be split ({error})"
-        shown = f"the default split (strict, seed 0, by {level}); give --split for another"
+        kind = "given split (" if split.protocol == "given" else "default split (strict, seed 0, "
+        shown = f"the {kind}by {split.level}); give --split for another"
     return dict(zip(split.files.tolist(), split.part, strict=True)), shown
 
 
