@@ -26,6 +26,7 @@ FREE_KEYS = (
     "data.source",
     "data.data_dir",
     "data.cache",
+    "data.split.version",
     "train.require_gpu",
     "train.frozen_features",
     "eval.batch_size",
