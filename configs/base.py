@@ -47,20 +47,25 @@ def base_config(model: str = "rcmnet") -> ml_collections.ConfigDict:
     config.data.data_dir = ""  # Built data sets and decoded pixels; "": the user's cache folder.
     config.data.height = 363  # Pixels; images of another size are scaled to cover, then cropped.
     config.data.width = 360
+    config.data.bit_depth = 0  # Significant bits of 16-bit files, e.g. 12; 0: all.
+    config.data.page = 0  # Which image of files that hold several (pages, channels, focus planes).
     config.data.cache = "device"  # device | host | stream.
     config.data.sampling = "shuffle"  # shuffle | balanced.
     config.data.views = "dihedral"  # none | dihedral | paper (six fixed views of each image).
     config.data.light = 0.0  # Half-width of the random brightness factor.
     config.data.stain = 0.0  # Spread of the random factor on each channel's optical density.
     config.data.split = ml_collections.ConfigDict()
+    # 2: train/val/test folders, or the manifest's column split, are the split where there are any;
+    # a tenth of images without a patient id become patients of their own. 1: neither, as before.
+    config.data.split.version = 2
     config.data.split.protocol = "strict"  # strict | paper (truncated to the smallest class).
     config.data.split.seed = 0
     config.data.split.test_fraction = 0.2
     config.data.split.val_fraction = 0.1  # Of what is left for training.
-    config.data.split.group_by = "auto"  # auto | patient | slide | image.
+    config.data.split.group_by = "auto"  # auto | patient | slide | lab | fold | image.
     config.data.split.csv = ""  # A committed split to use instead.
     config.data.split.folds = 0  # k: stratified k-fold instead of one split, all from one command.
-    config.data.split.leave_out = ""  # patient | slide | lab: each in turn is the test part.
+    config.data.split.leave_out = ""  # patient | slide | lab | fold: each in turn is the test part.
     config.data.split.fold = -1  # One fold alone, from 0; -1: all of them.
     config.data.synthetic = ml_collections.ConfigDict()
     config.data.synthetic.kind = "pbc"  # pbc (eight classes) | cart (two).

@@ -18,7 +18,8 @@ examples:
 
 `audit` says what building finds, near-duplicates within and across the parts of the split, whether
 size, name, colour or border alone predict the label, and a verdict on each: fine, look or act.
-It exits with 0 when every file can be used, and with 1 when some were dropped.
+exit codes of audit: 0 when the verdict is fine or look, 1 when it is act or a file of a class
+cannot be used, 2 when the images cannot be read at all. Hidden and system files do not count.
 """
 
 
@@ -53,7 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     split.add_argument("--seed", type=int, default=0)
     split.add_argument("--test-fraction", type=float, default=0.2)
     split.add_argument("--val-fraction", type=float, default=0.1, help="of what is left")
-    split.add_argument("--group-by", choices=("auto", "patient", "slide", "image"), default="auto")
+    split.add_argument(
+        "--group-by", choices=("auto", "patient", "slide", "lab", "fold", "image"), default="auto"
+    )
     split.set_defaults(action_function=_split)
 
     synthetic = actions.add_parser("synthetic", help="draw synthetic cells into class folders")
@@ -81,23 +84,30 @@ def _audit(args: argparse.Namespace) -> int:
     for option in ("json", "csv"):
         if path := getattr(args, option):
             require_folder(path.parent, f"--{option}")
-    from rcmnet_jax.data import audit_source, audit_thoroughly, open_source
+    from rcmnet_jax.data import Audit, audit_source, audit_thoroughly, open_source
+    from rcmnet_jax.data.audit import ThoroughAudit
+    from rcmnet_jax.data.audit.verdicts import ACT, verdict_of, worst
 
+    if args.quick and (args.split or args.threshold is not None):
+        raise UserError("--quick looks for no near-duplicates: leave out --split, --threshold")
     source = open_source(args.source)
+    shown: Audit | ThoroughAudit
     if args.quick:
-        if args.split or args.threshold is not None:
-            raise UserError("--quick looks for no near-duplicates: leave out --split, --threshold")
-        audit = told = audit_source(source)
+        audit = shown = audit_source(source)
     else:
         threshold = {} if args.threshold is None else {"threshold": args.threshold}
-        told = audit_thoroughly(source, split_csv=args.split, **threshold)
-        audit = told.audit
-    print(told.table())
+        shown = audit_thoroughly(source, split_csv=args.split, **threshold)
+        audit = shown.audit
+    print(shown.table())
     if args.json:
-        told.to_json(args.json)
+        shown.to_json(args.json)
     if args.csv:
         audit.to_csv(args.csv)
-    return OK if len(audit.kept) == len(audit.rows) else PARTIAL
+    dropped = any(row.status == "dropped" for row in audit.rows)
+    act = worst([verdict_of(finding)[0] for finding in shown.findings]) == ACT
+    if isinstance(shown, ThoroughAudit):
+        act = shown.verdict == ACT
+    return PARTIAL if dropped or act else OK
 
 
 def _build(args: argparse.Namespace) -> int:
@@ -111,19 +121,13 @@ def _build(args: argparse.Namespace) -> int:
 
 def _split(args: argparse.Namespace) -> int:
     require_folder(args.out.parent)
-    from rcmnet_jax.data import make_split, prepare_dataset, write_split_csv
+    from rcmnet_jax.data import prepare_dataset, write_split_csv
 
     dataset = prepare_dataset(args.name, args.source, args.data_dir)
-    groups, level = dataset.groups(args.group_by)
-    split = make_split(
-        dataset.records.label,
-        files=dataset.records.file,
-        sha256=dataset.records.sha256,
-        class_names=dataset.class_names,
+    split = dataset.split(
+        group_by=args.group_by,
         protocol=args.protocol,
         seed=args.seed,
-        groups=groups,
-        level=level,
         test_fraction=args.test_fraction,
         val_fraction=args.val_fraction,
     )
@@ -136,11 +140,8 @@ def _split(args: argparse.Namespace) -> int:
 def _synthetic(args: argparse.Namespace) -> int:
     from rcmnet_jax.synthetic import write_synthetic_folder
 
-    try:
-        directory = write_synthetic_folder(
-            args.directory, kind=args.kind, per_class=args.per_class, seed=args.seed, progress=True
-        )
-    except ValueError as error:
-        raise UserError(f"cannot draw that: {error}") from error
+    directory = write_synthetic_folder(
+        args.directory, kind=args.kind, per_class=args.per_class, seed=args.seed, progress=True
+    )
     print(f"synthetic cells (drawn, no patient data) in {directory}")
     return OK

@@ -1,77 +1,129 @@
-"""TFDS builders that need no TensorFlow: array_record files holding the images as they came.
+"""The data sets as TFDS builders, registered with TFDS when `rcmnet_jax.data` is imported.
 
-Record i is row i of what the audit kept, sorted by file. The bytes are those of the user's
-files, so decoding stays in one place (`rcmnet_jax.data.preprocess`) and nothing is compressed
-twice. TFDS keeps "all" for itself, so the one split is called "cells"; sets larger than
-`MAX_SPLIT_BYTES` are written as several ("cells_00000", ...), because beyond 1 GB a split without
-TensorFlow fails in TFDS's shuffle buffer (tensorflow-datasets 4.9.10, core/shuffle.py).
+```python
+import rcmnet_jax.data
+import tensorflow_datasets as tfds
+
+train = tfds.data_source("pbc", split="train", builder_kwargs={"source": "PBC_dataset_normal_DIB"})
+builder = tfds.builder("cell_folder", source="cells.csv", seed=1)
+builder.download_and_prepare()
+validation = builder.as_data_source("validation")
+same = tfds.builder_from_directory(builder.data_dir)  # needs neither the source nor this package
+```
+
+The files are array_record, so nothing needs TensorFlow.
 """
 
-import contextlib
+import abc
 import hashlib
-import logging
+import io
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from PIL import Image
 
-from rcmnet_jax.data.audit import Audit, AuditRow
+from rcmnet_jax.data.audit import Audit, audit_source
 from rcmnet_jax.data.audit.findings import PBC_CLASSES
-from rcmnet_jax.data.sources import Source
+from rcmnet_jax.data.preprocess import decode_image
+from rcmnet_jax.data.records import AuditRow, Records
+from rcmnet_jax.data.sources import Source, open_source
 from rcmnet_jax.data.sources.source_file import SourceFile
-from rcmnet_jax.data.storage import disk_full_is_an_error, make_directory, require_space
 from rcmnet_jax.data.threads import ordered_map, progress_bar
 from rcmnet_jax.errors import DataError
 
-SPLIT = "cells"
+RECORD_VERSION = "1.0.0"
+# "all" is TFDS's own name.
+WHOLE = "cells"
+PARTS = {"train": "train", "val": "validation", "test": "test"}
+# Without TensorFlow, TFDS 4.9.10 fails on splits beyond 1 GB, in the buffer of its shuffler.
 MAX_SPLIT_BYTES = 512 * 2**20
-AUDIT_JSON, AUDIT_CSV, AUDIT_TABLE = "audit.json", "audit.csv", "audit.txt"
+_COLUMNS = ("label", "file", "sha256", "width", "height", "patient", "slide", "lab")
 
 
-class CellBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
-    """Writes what an audit kept. The subclasses differ in name, classes and description."""
+class CellBuilder(tfds.core.GeneratorBasedBuilder):
+    """Builder of a folder of class folders, a zip of one, or a CSV manifest.
 
-    VERSION = tfds.core.Version("1.0.0")
+    The splits are ``train``, ``validation`` and ``test``: those that the source
+    comes with, else those of `make_split`, sorted by file, without copies. An element is a dict of:
+
+    * ``image``: uint8 (H, W, 3) RGB, upright, at the size of the file.
+    * ``label``: int, the class; names in ``builder.info.features["label"].names``.
+    * ``file``: path relative to the source; ``sha256``: of the file's bytes.
+    * ``width``, ``height``: in pixels.
+    * ``patient``, ``slide``, ``lab``: as the manifest has them, else "".
+
+    With ``decoders={"image": tfds.decode.SkipDecoding()}`` the image is the bytes of a JPEG or PNG:
+    the user's file where that is an upright 8-bit RGB image, else a PNG of the decoded pixels.
+    """
+
+    VERSION = tfds.core.Version(RECORD_VERSION)
     # No checksum files lie beside this module: TFDS need not look for them.
     code_path = None
     REQUIRED_CLASSES: tuple[str, ...] | None = None
-    DESCRIPTION = ""
     CITATION = ""
 
+    @property
+    @abc.abstractmethod
+    def DESCRIPTION(self) -> str:
+        """What the images are; abstract, so that TFDS does not list this class."""
+
     def __init__(
-        self, *, source: Source, audit: Audit, config: str, data_dir: str, progress: bool = False
+        self,
+        *,
+        source: str | os.PathLike[str] | Source,
+        protocol: str = "strict",
+        seed: int = 0,
+        test_fraction: float = 0.2,
+        val_fraction: float = 0.1,
+        group_by: str = "auto",
+        in_parts: bool = True,
+        audit: Audit | None = None,
+        progress: bool = False,
+        config: str | None = None,
+        file_format: str | None = None,
+        **kwargs: Any,
     ) -> None:
-        """A builder for one audited source.
+        """A builder for one source.
 
         Args:
-            source: where the bytes are read from.
-            audit: of that source; its kept rows become the records.
-            config: name of the folder between data set and version.
-            data_dir: the TFDS root.
-            progress: show a progress bar on standard error.
-        """
-        self._source = source
-        self._audit = audit
-        self._progress = progress
-        super().__init__(data_dir=data_dir, config=tfds.core.BuilderConfig(name=config))
+            source: a path, or what `open_source` returns.
+            protocol, seed, test_fraction, val_fraction: of the split, see `make_split`.
+            group_by: what the split keeps whole, see `choose_groups`.
+            in_parts: False writes all that the audit keeps, copies included, to one split
+                ``cells`` (several beyond `MAX_SPLIT_BYTES`) with every file's own bytes.
+            audit: of the source, when there is one already.
+            progress: show progress bars on standard error.
+            config: folder between name and version; by default it follows from the images and
+                the split, so that each combination has its own.
+            file_format: array_record by default, which needs no TensorFlow.
+            **kwargs: ``data_dir`` and ``version``, as for every TFDS builder.
 
-    @classmethod
-    def check_classes(cls, class_names: Sequence[str], path: Path) -> None:
-        """Raises `DataError` unless the classes are those this data set must have."""
-        if cls.REQUIRED_CLASSES is None or set(class_names) == set(cls.REQUIRED_CLASSES):
-            return
-        missing = sorted(set(cls.REQUIRED_CLASSES) - set(class_names))
-        extra = sorted(set(class_names) - set(cls.REQUIRED_CLASSES))
-        parts = [f"lacks {', '.join(missing)}"] if missing else []
-        parts += [f"also has {', '.join(extra)}"] if extra else []
-        raise DataError(
-            f"{path} {' and '.join(parts)}, so it is not the eight-class PBC set: "
-            "use the data set 'cell_folder' for other classes"
+        Raises:
+            DataError: the source cannot be used, or does not have the classes of this data set.
+        """
+        self._source: Source = (
+            open_source(source) if isinstance(source, str | os.PathLike) else source
+        )
+        check_classes(self.name, self._source.class_names, self._source.path)
+        self._audit, self._progress = audit, progress
+        self._split: dict[str, Any] = {
+            "protocol": protocol,
+            "seed": seed,
+            "test_fraction": test_fraction,
+            "val_fraction": val_fraction,
+        }
+        self._group_by, self._in_parts = group_by, in_parts
+        if config is None:
+            identity = repr((self._source.fingerprint, self._split, group_by, in_parts))
+            config = hashlib.sha256(identity.encode()).hexdigest()[:16]
+        super().__init__(
+            config=tfds.core.BuilderConfig(name=config),
+            file_format=file_format or "array_record",
+            **kwargs,
         )
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -79,12 +131,12 @@ class CellBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
             builder=self,
             description=self.DESCRIPTION,
             citation=self.CITATION or None,
-            # Records stay in the order of the audit: record i is kept row i.
+            # Records stay in the order of the audit.
             disable_shuffling=True,
             features=tfds.features.FeaturesDict(
                 {
                     "image": tfds.features.Image(shape=(None, None, 3)),
-                    "label": tfds.features.ClassLabel(names=list(self._audit.class_names)),
+                    "label": tfds.features.ClassLabel(names=list(self._source.class_names)),
                     "file": tfds.features.Text(),
                     "sha256": tfds.features.Text(),
                     "width": np.int32,
@@ -99,26 +151,52 @@ class CellBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict]]]:
         del dl_manager
-        groups = _by_size(self._audit.kept)
-        names = [SPLIT] if len(groups) == 1 else [f"{SPLIT}_{i:05d}" for i in range(len(groups))]
-        return {
-            name: self._generate_examples(rows) for name, rows in zip(names, groups, strict=True)
-        }
+        audit = self._audit or audit_source(self._source, progress=self._progress)
+        for label in audit.class_names:
+            if not any(row.label == label for row in audit.kept):
+                raise DataError(
+                    f"class {label!r} in {audit.source} has no usable image (see `rcmnet data "
+                    "audit`): add images or remove the class"
+                )
+        rows = self._divide(audit) if self._in_parts else _by_size(audit.kept)
+        return {name: self._generate_examples(chosen) for name, chosen in rows.items()}
+
+    def _divide(self, audit: Audit) -> dict[str, list[AuditRow]]:
+        """The kept rows of each part of the split, by its name in TFDS."""
+        records = Records.from_rows(audit.kept, audit.class_names)
+        split = records.split(audit.class_names, group_by=self._group_by, **self._split)
+        divided = {}
+        for part, name in PARTS.items():
+            rows = [audit.kept[i] for i in split.indices(part)]
+            if sum(row.bytes for row in rows) > 1.9 * MAX_SPLIT_BYTES:
+                raise DataError(
+                    f"the {name} part is beyond 1 GB, the most that TFDS writes without "
+                    "TensorFlow: use rcmnet_jax.data.prepare_dataset, which has no such limit"
+                )
+            if rows:
+                divided[name] = rows
+        return divided
 
     def _generate_examples(self, rows: Sequence[AuditRow]) -> Iterator[tuple[int, dict[str, Any]]]:
         files = {file.file: file for file in self._source.files}
         images = ordered_map(lambda row: self._read(files, row), rows, workers=2)
         with progress_bar(len(rows), "build", enabled=self._progress) as bar:
             for key, (row, image) in enumerate(zip(rows, images, strict=True)):
-                columns = ("label", "file", "sha256", "width", "height", "patient", "slide", "lab")
-                yield key, {"image": image, **{name: getattr(row, name) for name in columns}}
+                yield key, {"image": image, **{name: getattr(row, name) for name in _COLUMNS}}
                 bar.update()
 
     def _read(self, files: dict[str, SourceFile], row: AuditRow) -> bytes:
+        """The bytes to store of one image."""
         data = self._source.read(files[row.file])
         if hashlib.sha256(data).hexdigest() != row.sha256:
             raise DataError(f"{row.file} changed while the data set was built: build it again")
-        return data
+        plain = (row.mode, row.orientation, row.transparent) == ("RGB", 1, False)
+        if not self._in_parts or (plain and row.format in ("JPEG", "PNG")):
+            return data
+        # TFDS reads no TIFF, EXIF or 16-bit grey; PNG keeps every pixel as this package decodes it.
+        file = io.BytesIO()
+        Image.fromarray(decode_image(data)).save(file, "PNG")
+        return file.getvalue()
 
     # TFDS prints "Downloading and preparing"; nothing is downloaded, and a library is quiet.
     def _log_download_bytes(self) -> None:
@@ -159,95 +237,33 @@ class SyntheticSmear(CellBuilder):
 
 
 DATASETS: dict[str, type[CellBuilder]] = {
-    "pbc": Pbc,
-    "cart": Cart,
-    "cell_folder": CellFolder,
-    "synthetic_smear": SyntheticSmear,
+    builder.name: builder for builder in (Pbc, Cart, CellFolder, SyntheticSmear)
 }
 
 
-def build(
-    name: str, source: Source, audit: Audit, directory: Path, *, progress: bool = True
-) -> None:
-    """Writes a data set and its audit into a folder that appears only when all is written.
-
-    The caller holds the lock of that folder.
-
-    Args:
-        name: a key of `DATASETS`.
-        source: where the bytes are read from.
-        audit: of that source.
-        directory: ``.../<name>/<config>/<version>``; replaced if it exists.
-        progress: show a progress bar on standard error.
+def check_classes(name: str, class_names: Sequence[str], path: Path) -> None:
+    """Checks that images have the classes that a data set must have.
 
     Raises:
-        DataError: nothing is kept of a class, or the disk is full.
+        DataError: the classes differ.
     """
-    kept = audit.kept
-    for label in audit.class_names:
-        if not any(row.label == label for row in kept):
-            raise DataError(
-                f"class {label!r} in {audit.source} has no usable image (see `rcmnet data audit`): "
-                "add images or remove the class"
-            )
-    config = directory.parent.name
-    home = directory.parent.parent
-    make_directory(directory.parent)
-    for left_over in home.glob(f".building-{config}-*"):
-        # We hold the lock, so whoever made this was killed.
-        shutil.rmtree(left_over, ignore_errors=True)
-    # TFDS holds a split in memory, then writes it once.
-    needed = int(1.05 * sum(row.bytes for row in kept)) + 2**20
-    require_space(home, needed, f"the data set {name}")
-    temporary = Path(tempfile.mkdtemp(dir=home, prefix=f".building-{config}-"))
-    try:
-        with disk_full_is_an_error(home, needed, f"the data set {name}"), _quiet_tfds():
-            builder = DATASETS[name](
-                source=source,
-                audit=audit,
-                config=config,
-                data_dir=os.fspath(temporary),
-                progress=progress,
-            )
-            builder.download_and_prepare(
-                file_format="array_record",
-                download_config=tfds.download.DownloadConfig(try_download_gcs=False),
-            )
-            written = Path(builder.data_dir)
-            audit.to_json(written / AUDIT_JSON)
-            audit.to_csv(written / AUDIT_CSV)
-            (written / AUDIT_TABLE).write_text(audit.table() + "\n", encoding="utf-8")
-        if directory.exists():
-            shutil.rmtree(directory)
-        os.rename(written, directory)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    required = DATASETS[name].REQUIRED_CLASSES
+    if required is None or set(class_names) == set(required):
+        return
+    missing, extra = (
+        sorted(set(required) - set(class_names)),
+        sorted(set(class_names) - set(required)),
+    )
+    parts = [f"lacks {', '.join(missing)}"] if missing else []
+    parts += [f"also has {', '.join(extra)}"] if extra else []
+    raise DataError(
+        f"{path} {' and '.join(parts)}, so it is not the eight-class PBC set: "
+        "use the data set 'cell_folder' for other classes"
+    )
 
 
-def open_records(directory: Path) -> Any:
-    """The TFDS random-access source over a built folder; the images stay encoded bytes.
-
-    Args:
-        directory: ``.../<name>/<config>/<version>``.
-
-    Returns:
-        A picklable sequence of dicts with the features of `CellBuilder`.
-    """
-    with _quiet_tfds():
-        builder = tfds.builder_from_directory(os.fspath(directory))
-        return builder.as_data_source(
-            split="+".join(sorted(builder.info.splits)),
-            decoders={"image": tfds.decode.SkipDecoding()},
-        )
-
-
-def is_built(directory: Path) -> bool:
-    """Whether a folder holds a finished data set. Folders only appear once they are finished."""
-    return (directory / "dataset_info.json").is_file() and (directory / AUDIT_JSON).is_file()
-
-
-def _by_size(rows: Sequence[AuditRow]) -> list[list[AuditRow]]:
-    """Consecutive rows, in groups of at most `MAX_SPLIT_BYTES`."""
+def _by_size(rows: Sequence[AuditRow]) -> dict[str, list[AuditRow]]:
+    """Consecutive rows, in splits of at most `MAX_SPLIT_BYTES`."""
     groups: list[list[AuditRow]] = [[]]
     size = 0
     for row in rows:
@@ -256,17 +272,6 @@ def _by_size(rows: Sequence[AuditRow]) -> list[list[AuditRow]]:
             size = 0
         groups[-1].append(row)
         size += row.bytes
-    return groups
-
-
-@contextlib.contextmanager
-def _quiet_tfds() -> Iterator[None]:
-    """Keeps TFDS's bars and notes about its own workings off the terminal."""
-    tfds.disable_progress_bar()
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
+    if len(groups) == 1:
+        return {WHOLE: groups[0]}
+    return {f"{WHOLE}_{i:05d}": group for i, group in enumerate(groups)}

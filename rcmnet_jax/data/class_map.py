@@ -1,9 +1,10 @@
 """Which of their classes is which of ours: a CSV with the columns ``label`` and ``class``."""
 
-import csv
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
+from rcmnet_jax.data.tables import read_table
 from rcmnet_jax.errors import DataError
 
 COLUMNS = ("label", "class")
@@ -26,32 +27,25 @@ def read_class_map(
     Raises:
         DataError: the file cannot be read, or a row or a label is wrong.
     """
-    path = Path(path)
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            rows = list(csv.reader(stream, strict=True))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"the class map {path} cannot be read ({error}): {HINT}") from error
-    if not rows or tuple(name.strip().lower() for name in rows[0]) != COLUMNS:
+    table = read_table(path, "the class map", hint=HINT)
+    if table.columns != COLUMNS:
         raise DataError(f"{path} is not a class map: {HINT}")
+    composed = {unicodedata.normalize("NFC", name): name for name in ours}
     found: dict[str, str | None] = {}
-    for line, row in enumerate(rows[1:], start=2):
-        if not any(row):
-            continue
-        if len(row) != 2:
-            raise DataError(f"{path} line {line} has {len(row)} fields, not 2: {HINT}")
-        label, name = (field.strip() for field in row)
+    for line, row in table.rows:
+        label, name = row["label"], row["class"]
         if label in found:
-            raise DataError(f"{path} line {line} maps {label!r} again: keep one of its lines")
-        if name and name not in ours:
+            raise DataError(f"{path} row {line} maps {label!r} again: keep one of its lines")
+        if name and name not in composed:
             raise DataError(
-                f"{path} line {line}: {name!r} is no class of the network: choose from"
+                f"{path} row {line}: {name!r} is no class of the network: choose from"
                 f" {', '.join(ours)}, or leave it empty to leave these images out"
             )
-        found[label] = name or None
-    missing = [label for label in theirs if label not in found]
+        found[label] = composed.get(name)
+    chosen = {label: unicodedata.normalize("NFC", label) for label in theirs}
+    missing = [label for label, key in chosen.items() if key not in found]
     if missing:
         raise DataError(f"{path} does not map {', '.join(missing)}: {HINT}")
-    if not any(found[label] for label in theirs):
+    if not any(found[key] for key in chosen.values()):
         raise DataError(f"{path} leaves all images out: name one of our classes for some label")
-    return {label: found[label] for label in theirs}
+    return {label: found[key] for label, key in chosen.items()}

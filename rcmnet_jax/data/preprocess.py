@@ -2,10 +2,11 @@
 
 The rule, in order:
 
-1. JPEG, PNG, TIFF, BMP and WebP, told by their first bytes. The first frame only.
+1. JPEG, PNG, TIFF, BMP and WebP, recognised by their first bytes. One page, the first by default.
 2. Rotated and mirrored as EXIF says. Colour profiles are ignored.
 3. To 8-bit RGB: grey, palette, CMYK and 1-bit are converted; 16-bit grey is scaled from its
-   full range, ``round(v / 257)``; transparency is laid over white, the background of a smear.
+   full range, ``round(v / 257)``, or, where a bit depth is given, 16-bit grey and colour from
+   that depth (12 bits: 4095 is white); transparency is laid over white, the background of a smear.
 4. To the asked size. An image of that size is left alone, bit by bit. Any other is scaled,
    keeping its proportions, until it just covers the target, and the overhang is cropped evenly
    from both sides (one antialiased bicubic resampling of the centred crop box).
@@ -17,6 +18,7 @@ cache key and every checkpoint.
 import dataclasses
 import io
 import struct
+import sys
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -83,12 +85,23 @@ class Preprocess:
 
     Attributes:
         height, width: in pixels.
+        bit_depth: significant bits of 16-bit files, 8 to 16; 0: all. Cameras of 10, 12 or 14 bits
+            fill only the lower part of 16 bits, which is nearly black without this.
+        page: which image of a file that holds several, from 0.
     """
 
     height: int
     width: int
+    bit_depth: int = 0
+    page: int = 0
 
     def __post_init__(self) -> None:
+        if self.bit_depth and not 8 <= self.bit_depth <= 16:
+            raise ConfigError(
+                f"data.bit_depth is {self.bit_depth}: give 8 to 16, or 0 for all bits"
+            )
+        if self.page < 0:
+            raise ConfigError(f"data.page is {self.page}: pages count from 0")
         if min(self.height, self.width) < MIN_SIDE or self.height * self.width > MAX_PIXELS:
             raise ConfigError(
                 f"image size {self.height}x{self.width} (height x width) is not possible: "
@@ -104,12 +117,15 @@ class Preprocess:
 
     def to_dict(self) -> dict[str, Any]:
         """What goes into checkpoints and cache keys."""
-        return {
+        values = {
             "version": PREPROCESS_VERSION,
             "height": self.height,
             "width": self.width,
             "resize": RESIZE_RULE,
         }
+        # Written where they are set, so that bundles and caches without them stay valid.
+        options = {"bit_depth": self.bit_depth, "page": self.page}
+        return values | {name: value for name, value in options.items() if value}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Preprocess":
@@ -125,9 +141,11 @@ class Preprocess:
                 f"here ({RESIZE_RULE!r} version {PREPROCESS_VERSION}): use the rcmnet_jax "
                 "version that wrote it"
             )
-        if not all(isinstance(values.get(side), int) for side in ("height", "width")):
+        options = {name: values.get(name, 0) for name in ("bit_depth", "page")}
+        sides: dict[str, Any] = {name: values.get(name) for name in ("height", "width")}
+        if not all(isinstance(value, int) for value in (*sides.values(), *options.values())):
             raise ConfigError(f"preprocessing {dict(values)} lacks a whole height and width")
-        return cls(height=values["height"], width=values["width"])
+        return cls(**sides, **options)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,6 +159,8 @@ class ImageFacts:
         orientation: the EXIF orientation, 1 (upright) to 8.
         frames: number of images in the file.
         transparent: whether there is transparency to lay over white.
+        bits: of a channel, 1 to 16.
+        maximum: the largest value of a 16-bit image (of colour, to the next 256), else 0.
     """
 
     format: str
@@ -150,6 +170,8 @@ class ImageFacts:
     orientation: int
     frames: int
     transparent: bool
+    bits: int = 8
+    maximum: int = 0
 
 
 def decode_image(data: bytes, preprocess: Preprocess | None = None) -> np.ndarray:
@@ -184,26 +206,38 @@ def inspect_and_decode(
         BadImageError: for any bytes that are not a whole image within the limits.
     """
     plugin = _plugin_for(data)
+    page, bit_depth = (preprocess.page, preprocess.bit_depth) if preprocess else (0, 0)
     try:
         with plugin(io.BytesIO(data)) as image:
             _check_size(image)
-            orientation = _orientation(image)
-            facts = ImageFacts(
-                format=image.format or "",
-                mode=image.mode,
-                width=image.size[1 if orientation >= 5 else 0],
-                height=image.size[0 if orientation >= 5 else 1],
-                orientation=orientation,
-                frames=int(getattr(image, "n_frames", 1)),
-                transparent=image.has_transparency_data,
-            )
-            image.seek(0)
+            frames = int(getattr(image, "n_frames", 1))
+            if page >= frames:
+                raise BadImageError(f"the file has {frames} pages, so none is page {page}, from 0")
+            image.seek(page)
+            orientation, wide = _orientation(image), _has_wide_colour(image)
+            mode, transparent = image.mode, image.has_transparency_data
             image.load()
             # TIFF may refine the size while it loads.
             _check_size(image)
-            rgb = _to_rgb(image)
-            if orientation in _TRANSPOSE:
+            maximum = _largest(image, wide)
+            if wide and bit_depth:
+                rgb = _to_rgb(_narrow_colour(image, plugin(io.BytesIO(data)), page, bit_depth))
+            else:
+                rgb = _to_rgb(image, bit_depth)
+            # Pillow turns TIFF files itself while it loads them, and no others.
+            if orientation in _TRANSPOSE and not isinstance(image, TiffImageFile):
                 rgb = rgb.transpose(_TRANSPOSE[orientation])
+            facts = ImageFacts(
+                format=image.format or "",
+                mode=mode,
+                width=rgb.width,
+                height=rgb.height,
+                orientation=orientation,
+                frames=frames,
+                transparent=transparent,
+                bits=16 if maximum or wide or mode.startswith("I") else 8,
+                maximum=maximum,
+            )
             if preprocess is not None:
                 rgb = _cover(rgb, preprocess)
             return facts, np.asarray(rgb)
@@ -248,14 +282,62 @@ def _orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _has_wide_colour(image: ImageFile) -> bool:
+    """Whether colour has 16 bits a channel in the file, of which Pillow keeps the upper eight."""
+    raw = _raw_mode(image.tile[0].args) if image.tile else ""
+    return image.mode in ("RGB", "RGBA", "LA") and ";16" in raw
+
+
+def _raw_mode(args: Any) -> str:
+    """The pixel layout among a decoder's arguments."""
+    return str(args[0] if isinstance(args, tuple) and args else args)
+
+
+def _narrow_colour(high: Image.Image, again: ImageFile, page: int, bit_depth: int) -> Image.Image:
+    """16-bit colour scaled to 8 bits from a bit depth.
+
+    Args:
+        high: the image as Pillow loads it: the upper byte of each value.
+        again: the same file, opened anew; read with its bytes swapped, for the lower byte.
+        page: which image of the file.
+        bit_depth: significant bits.
+    """
+    with again:
+        again.seek(page)
+        native = "L" if sys.byteorder == "little" else "B"
+        for i, tile in enumerate(again.tile):
+            raw = _raw_mode(tile.args)
+            order = native if raw.endswith("N") else raw[-1]
+            swapped = raw[:-1] + {"L": "B", "B": "L"}[order]
+            args = (swapped, *tile.args[1:]) if isinstance(tile.args, tuple) else swapped
+            again.tile[i] = tile._replace(args=args)
+        again.load()
+        upper = np.asarray(high)
+        values = upper.astype(np.int64) << 8 | np.asarray(again)
+    narrow = upper.copy()
+    colours = {"RGB": 3, "RGBA": 3, "LA": 1}[high.mode]
+    narrow[..., :colours] = _scale(values[..., :colours], bit_depth)
+    return Image.fromarray(narrow, high.mode)
+
+
+def _largest(image: Image.Image, wide: bool) -> int:
+    """The largest value of a 16-bit image, else 0."""
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        return max(0, int(np.asarray(image).max()))
+    if wide:
+        colours = np.asarray(image)[..., : 1 if image.mode == "LA" else 3]
+        return 256 * int(colours.max()) + 255
+    return 0
+
+
+def _to_rgb(image: Image.Image, bit_depth: int = 0) -> Image.Image:
     """Any mode to 8-bit RGB, transparency over white."""
     if image.mode == "RGB" and not image.has_transparency_data:
         return image
     if image.mode == "F":
         raise BadImageError("the pixels are floating-point: save it with 8 or 16 bits a channel")
     if image.mode == "I" or image.mode.startswith("I;16"):
-        return _from_16_bit(image).convert("RGB")
+        return _from_16_bit(image, bit_depth).convert("RGB")
     if image.has_transparency_data:
         # Premultiplied modes only convert to their plain relatives.
         plain = {"La": "LA", "RGBa": "RGBA"}.get(image.mode)
@@ -265,12 +347,22 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _from_16_bit(image: Image.Image) -> Image.Image:
+def _from_16_bit(image: Image.Image, bit_depth: int) -> Image.Image:
     values = np.asarray(image).astype(np.int64)
     if values.min() < 0 or values.max() > 65535:
         raise BadImageError("the pixels have more than 16 bits: save it with 8 or 16 bits")
-    # 65535 = 255 * 257, so this is the rounded value on the 8-bit scale.
-    return Image.fromarray(((values + 128) // 257).astype(np.uint8))
+    return Image.fromarray(_scale(values, bit_depth or 16))
+
+
+def _scale(values: np.ndarray, bit_depth: int) -> np.ndarray:
+    """Whole values of a bit depth on the 8-bit scale, rounded, uint8."""
+    white = 2**bit_depth - 1
+    if values.max() > white:
+        raise BadImageError(
+            f"values up to {values.max()} do not fit data.bit_depth={bit_depth}, whose largest is "
+            f"{white}: set it to {int(values.max()).bit_length()} or more, or 0"
+        )
+    return ((510 * values + white) // (2 * white)).astype(np.uint8)
 
 
 def _cover(image: Image.Image, preprocess: Preprocess) -> Image.Image:

@@ -1,12 +1,12 @@
 """Boxes around cells: reading them, and mapping them to the network's input."""
 
-import csv
 import dataclasses
 from pathlib import Path, PurePath
 
 import numpy as np
 
 from rcmnet_jax.data.preprocess import Preprocess
+from rcmnet_jax.data.tables import read_table
 from rcmnet_jax.errors import DataError
 
 COLUMNS = ("file", "x_center", "y_center", "width", "height")
@@ -58,24 +58,21 @@ def read_boxes(path: str | Path) -> BoxTable:
       DataError: the file cannot be read, has other columns, a number that is missing or out of
         range, or two boxes for one image.
     """
-    path, table = Path(path), BoxTable()
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream)
-            if tuple(reader.fieldnames or ()) != COLUMNS:
-                raise DataError(f"{path} needs the columns {','.join(COLUMNS)}")
-            for row in reader:
-                if table.find(row["file"]):
-                    raise DataError(f"{path} has two boxes for {row['file']}: keep one")
-                table.add(row["file"], _parse(path, row))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"cannot read boxes from {path} ({error}): give a CSV file") from error
-    return table
+    path, boxes = Path(path), BoxTable()
+    table = read_table(path, "the table of boxes")
+    if table.columns != COLUMNS:
+        raise DataError(f"{path} needs the columns {','.join(COLUMNS)}")
+    for _, row in table.rows:
+        if boxes.find(row["file"]):
+            raise DataError(f"{path} has two boxes for {row['file']}: keep one")
+        boxes.add(row["file"], _parse(path, row))
+    return boxes
 
 
 def _parse(path: Path, row: dict[str, str]) -> Box:
     try:
-        x, y, width, height = (float(row[column]) for column in COLUMNS[1:])
+        # Where semicolons part the columns, commas are decimal.
+        x, y, width, height = (float(row[column].replace(",", ".")) for column in COLUMNS[1:])
     except (TypeError, ValueError) as error:
         raise DataError(f"{path}: the box of {row['file']} is not four numbers") from error
     box = Box(x - width / 2, y - height / 2, x + width / 2, y + height / 2)

@@ -87,8 +87,7 @@ def find_images(paths: Iterable[str | Path], class_names: Collection[str]) -> li
 
 
 def _is_image_name(name: str) -> bool:
-    last = name.rsplit("/", 1)[-1]
-    return not last.startswith(".") and last.lower().endswith(SUFFIXES)
+    return name.lower().endswith(SUFFIXES)
 
 
 def _read_file(path: Path) -> bytes:

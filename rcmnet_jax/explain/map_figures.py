@@ -1,5 +1,6 @@
 """Pictures of maps: image beside overlay, and grids like the paper's Figures 9 to 11."""
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,7 +29,11 @@ def enlargement(preprocess: Preprocess) -> int:
 def enlarged_pixels(image: CellImage, preprocess: Preprocess) -> np.ndarray:
     """The part of the image that the network sees, decoded from the file at the drawn size."""
     factor = enlargement(preprocess)
-    return image.pixels(Preprocess(preprocess.height * factor, preprocess.width * factor))
+    return image.pixels(
+        dataclasses.replace(
+            preprocess, height=preprocess.height * factor, width=preprocess.width * factor
+        )
+    )
 
 
 def enlarged_overlay(maps: NetworkMaps, index: int, pixels_HxWx3: np.ndarray) -> np.ndarray:

@@ -10,7 +10,6 @@ import numpy as np
 from rcmnet_jax.checkpoints.open_model import TrainedNetwork
 from rcmnet_jax.checkpoints.provenance import collect_provenance
 from rcmnet_jax.checkpoints.store import tree_sha256
-from rcmnet_jax.data.audit import look_closer, shrink
 from rcmnet_jax.evaluation.results import split_note
 from rcmnet_jax.scoring.score import Scored
 
@@ -45,8 +44,8 @@ def data_section(scored: Scored, pixels: Any, part_of: Mapping[str, str], split:
         split: a description of those parts.
     """
     audit = scored.dataset.audit
-    small = np.stack([shrink(np.asarray(pixels[np.array([i])])[0]) for i in range(len(pixels))])
-    found = look_closer(audit, audit.kept, small, part_of, split)
+    small = np.stack([thumbnail(np.asarray(pixels[np.array([i])])[0]) for i in range(len(pixels))])
+    found = examine_thumbnails(audit, audit.kept, small, part_of, split)
     values = found.to_dict()
     names = scored.dataset.class_names
     records = scored.dataset.records

@@ -1,11 +1,10 @@
 """Columns that divide images into subgroups: manifest columns, file-name prefix, image size."""
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 
 from rcmnet_jax.data.dataset import CellDataset
-from rcmnet_jax.data.sources.manifests import DELIMITERS
+from rcmnet_jax.data.tables import read_table
 from rcmnet_jax.errors import DataError
 
 # The label defines no subgroup, and the file is different for every image.
@@ -46,24 +45,16 @@ def subgroup_columns(
 
 def _table_columns(path: Path, files: Sequence[str], *, required: bool) -> dict[str, list[str]]:
     """The columns of a CSV, in the order of the files."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            header = stream.readline()
-            stream.seek(0)
-            delimiter = max(DELIMITERS, key=header.count)
-            rows = list(csv.DictReader(stream, delimiter=delimiter))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"the columns in {path} cannot be read ({error}): check the CSV") from error
-    names = {name.strip().lower(): name for name in (rows[0] if rows else {}) if name}
-    if "file" not in names:
+    table = read_table(path, "the table")
+    if "file" not in table.columns:
         raise DataError(f"{path} has no column file: name each image's file relative to its folder")
-    found = {str(row[names["file"]]).strip().replace("\\", "/"): row for row in rows}
+    found = {row["file"].replace("\\", "/"): row for _, row in table.rows}
     if required and not any(file in found for file in files):
         raise DataError(
             f"{path} names none of the images (such as {files[0]}): give files as the report does"
         )
     return {
-        shown: [str((found.get(file) or {}).get(key) or "").strip() for file in files]
-        for shown, key in names.items()
-        if shown not in _NOT_COLUMNS
+        name: [found.get(file, {}).get(name, "") for file in files]
+        for name in table.columns
+        if name not in _NOT_COLUMNS
     }

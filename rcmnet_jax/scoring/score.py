@@ -144,7 +144,11 @@ def scored_as_other(
     source: str,
 ) -> Scored:
     """Images of another set with the network's logits; groups and record are those of the set."""
-    groups, level = dataset.groups("auto")
+    try:
+        groups, level = dataset.groups("auto")
+    except DataError:
+        # Too many images without an id: their intervals are by image.
+        groups, level = None, "image"
     # None of these images was trained on, so their own groups decide what the scores claim.
     meta = {
         **network.meta,

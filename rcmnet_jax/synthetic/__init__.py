@@ -4,7 +4,11 @@ For tests, examples and a first look at the library. Nothing learnt from them sa
 real blood.
 """
 
-from rcmnet_jax.synthetic.draw_folder import contact_sheet, write_synthetic_folder
+from rcmnet_jax.synthetic.draw_folder import (
+    DRAWING_VERSION,
+    contact_sheet,
+    write_synthetic_folder,
+)
 from rcmnet_jax.synthetic.scenes import (
     SYNTHETIC_CART_CLASSES,
     SYNTHETIC_CLASSES,
@@ -13,6 +17,7 @@ from rcmnet_jax.synthetic.scenes import (
 )
 
 __all__ = [
+    "DRAWING_VERSION",
     "SYNTHETIC_CART_CLASSES",
     "SYNTHETIC_CLASSES",
     "contact_sheet",

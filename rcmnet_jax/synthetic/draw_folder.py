@@ -8,14 +8,15 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from PIL import Image, ImageDraw
+from tqdm import tqdm
 
-from rcmnet_jax.data.threads import ordered_map, progress_bar
-from rcmnet_jax.errors import DataError
+from rcmnet_jax.errors import ConfigError, DataError
 from rcmnet_jax.files import require_folder, write_text
 from rcmnet_jax.synthetic import scenes
 
@@ -42,7 +43,7 @@ def _kind(kind: str) -> tuple[tuple[str, ...], Callable[..., np.ndarray], tuple[
         return scenes.SYNTHETIC_CLASSES, scenes.draw_cell, scenes.PBC_SIZE
     if kind == "cart":
         return scenes.SYNTHETIC_CART_CLASSES, scenes.draw_cart_cell, scenes.CART_SIZE
-    raise ValueError(f"unknown kind of synthetic images {kind!r}: choose from pbc, cart")
+    raise ConfigError(f"unknown kind of synthetic images {kind!r}: choose from pbc, cart")
 
 
 def _request(
@@ -51,7 +52,7 @@ def _request(
     """All that decides the pixels of a folder, as written to its synthetic.json."""
     classes, _, native = _kind(kind)
     if not 1 <= per_class <= _SEED_STRIDE:
-        raise ValueError(f"per_class is {per_class}: give 1 to {_SEED_STRIDE}")
+        raise ConfigError(f"per_class is {per_class}: give 1 to {_SEED_STRIDE}")
     return {
         "synthetic": True,
         "drawing_version": DRAWING_VERSION,
@@ -96,7 +97,7 @@ def write_synthetic_folder(
         The absolute path of the folder.
 
     Raises:
-        ValueError: unknown kind, or a size, count or seed that makes no sense.
+        ConfigError: unknown kind, or a size, count or seed that cannot be drawn.
         DataError: `directory` already holds something else.
         UserError: it cannot be written.
     """
@@ -164,8 +165,16 @@ def _write_images(root: Path, request: dict[str, Any], *, progress: bool, worker
     items = [
         (name, number) for name in request["classes"] for number in range(request["per_class"])
     ]
-    with progress_bar(len(items), "drawing synthetic cells", enabled=progress) as bar:
-        for _ in ordered_map(write, items, workers=workers):
+    # disable=None: silent where standard error is no terminal.
+    bar = tqdm(
+        total=len(items),
+        desc="drawing synthetic cells",
+        unit="image",
+        disable=None if progress else True,
+        leave=False,
+    )
+    with bar, ThreadPoolExecutor(workers) as pool:
+        for _ in pool.map(write, items):
             bar.update()
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from PIL import Image, ImageOps
 
+from rcmnet_jax.errors import ConfigError
 from rcmnet_jax.synthetic import smear
 from rcmnet_jax.synthetic.granulocytes import (
     paint_basophil,
@@ -71,7 +72,7 @@ def draw_cell(class_name: str, seed: int, *, height: int = 363, width: int = 360
         uint8 RGB (height, width, 3).
 
     Raises:
-        ValueError: unknown class, or a size or seed that cannot be drawn.
+        ConfigError: unknown class, or a size or seed that cannot be drawn.
     """
     return _draw(_PBC_PAINTERS, class_name, seed, PBC_SIZE, (height, width))
 
@@ -91,7 +92,7 @@ def draw_cart_cell(
         uint8 RGB (height, width, 3).
 
     Raises:
-        ValueError: unknown class, or a size or seed that cannot be drawn.
+        ConfigError: unknown class, or a size or seed that cannot be drawn.
     """
     return _draw(_CART_PAINTERS, class_name, seed, CART_SIZE, (height, width))
 
@@ -106,11 +107,11 @@ def _draw(
     """Checks the request, renders at the native size, resizes when asked to."""
     if class_name not in painters:
         known = ", ".join(painters)
-        raise ValueError(f"unknown synthetic class {class_name!r}: choose from {known}")
+        raise ConfigError(f"unknown synthetic class {class_name!r}: choose from {known}")
     if seed < 0:
-        raise ValueError(f"seed is {seed}: give a non-negative integer")
+        raise ConfigError(f"seed is {seed}: give a non-negative integer")
     if min(size) < 1:
-        raise ValueError(f"height x width is {size[0]} x {size[1]}: both must be positive")
+        raise ConfigError(f"height x width is {size[0]} x {size[1]}: both must be positive")
     # The kind (by its native height) and the class keep the streams of equal seeds apart.
     rng = np.random.default_rng([seed, list(painters).index(class_name), native[0]])
     pixels = _render(rng, painters[class_name], native)

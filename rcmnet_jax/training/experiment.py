@@ -146,7 +146,9 @@ def build_experiment(
     split = split_dataset(dataset, config.data.split)
     train_rows = split.indices("train")
     labels = np.asarray(dataset.records.label)[train_rows]
-    preprocess = Preprocess(height=config.data.height, width=config.data.width)
+    preprocess = Preprocess(
+        **{key: config.data[key] for key in ("height", "width", "bit_depth", "page")}
+    )
     augmentation = Augmentation(config.data.views, config.data.light, config.data.stain)
     augmentation.require_shape(preprocess.height, preprocess.width)
     order = BatchOrder(

@@ -8,7 +8,7 @@ import ml_collections
 import numpy as np
 
 from rcmnet_jax.data.cache import load_pixels
-from rcmnet_jax.data.dataset import SYNTHETIC, CellDataset, SyntheticOptions, prepare_dataset
+from rcmnet_jax.data.dataset import SYNTHETIC, CellDataset, prepare_dataset
 from rcmnet_jax.data.on_demand import OnDemandPixels
 from rcmnet_jax.data.preprocess import Preprocess
 from rcmnet_jax.data.splits import (
@@ -18,18 +18,25 @@ from rcmnet_jax.data.splits import (
     make_split,
     read_split_csv,
 )
-from rcmnet_jax.errors import ConfigError, DataError
+from rcmnet_jax.data.storage import resolve_data_dir
+from rcmnet_jax.errors import ConfigError
+from rcmnet_jax.synthetic import DRAWING_VERSION, write_synthetic_folder
 
 
 def open_dataset(data: ml_collections.ConfigDict, *, progress: bool) -> CellDataset:
-    """Builds or reuses the data set of a config group ``data``."""
-    return prepare_dataset(
-        data.name,
-        data.source or None,
-        data.data_dir or None,
-        synthetic=SyntheticOptions(**data.synthetic) if data.name == SYNTHETIC else None,
-        progress=progress,
-    )
+    """Builds or reuses the data set of a config group ``data``; synthetic cells are drawn first."""
+    source = _draw_cells(data, progress=progress) if data.name == SYNTHETIC else data.source
+    return prepare_dataset(data.name, source, data.data_dir or None, progress=progress)
+
+
+def _draw_cells(data: ml_collections.ConfigDict, *, progress: bool) -> Path:
+    """The folder of cells that ``data.synthetic`` describes, drawn on first use."""
+    if data.source:
+        raise ConfigError(f"{SYNTHETIC} is drawn: unset data.source, or use data.name=cell_folder")
+    options = data.synthetic.to_dict()
+    name = "-".join(["images", *map(str, options.values()), f"v{DRAWING_VERSION}"])
+    folder = resolve_data_dir(data.data_dir or None) / SYNTHETIC / name
+    return write_synthetic_folder(folder, **options, progress=progress)
 
 
 def open_pixels(
@@ -52,16 +59,11 @@ def split_dataset(dataset: CellDataset, split: ml_collections.ConfigDict) -> Spl
                 f"data.split.fold={split.fold} is not one of {len(folds)} folds: count from 0"
             )
         return folds[split.fold]
-    groups, level = _groups(dataset, split.group_by)
-    return make_split(
-        **dataset.split_columns,
-        protocol=split.protocol,
-        seed=split.seed,
-        groups=groups,
-        level=level,
-        test_fraction=split.test_fraction,
-        val_fraction=split.val_fraction,
-    )
+    options = {key: split[key] for key in ("protocol", "seed", "test_fraction", "val_fraction")}
+    if split.version > 1:
+        return dataset.split(group_by=split.group_by, **options)
+    groups, level = _groups(dataset, split)
+    return make_split(**dataset.split_columns, groups=groups, level=level, **options)
 
 
 def count_folds(config: ml_collections.ConfigDict) -> int:
@@ -77,12 +79,12 @@ def _folds(dataset: CellDataset, split: ml_collections.ConfigDict) -> list[Split
     if split.folds and split.leave_out:
         raise ConfigError("data.split.folds and data.split.leave_out exclude each other: unset one")
     if split.leave_out:
-        groups, level = _groups(dataset, split.leave_out)
+        groups, level = dataset.groups(split.leave_out)
         if groups is None:
-            raise ConfigError("data.split.leave_out must be patient, slide or lab")
+            raise ConfigError("data.split.leave_out must be patient, slide, lab or fold")
         make: Callable[..., list[Split]] = make_leave_one_group_out
     else:
-        groups, level = _groups(dataset, split.group_by)
+        groups, level = _groups(dataset, split)
         make = functools.partial(make_folds, folds=split.folds)
     return make(
         **dataset.split_columns,
@@ -93,12 +95,17 @@ def _folds(dataset: CellDataset, split: ml_collections.ConfigDict) -> list[Split
     )
 
 
-def _groups(dataset: CellDataset, group_by: str) -> tuple[np.ndarray | None, str]:
-    """What a split keeps whole, complete, and its name."""
-    groups, level = dataset.groups(group_by)
-    if groups is not None and not np.all(groups != ""):
-        raise DataError(
-            f"the split goes by {level}, but not every image has a {level} id:"
-            f" complete the manifest's column {level}, or use data.split.group_by=image"
-        )
-    return groups, level
+def _groups(
+    dataset: CellDataset, split: ml_collections.ConfigDict
+) -> tuple[np.ndarray | None, str]:
+    """What a split keeps whole, and its name."""
+    group_by = split.group_by
+    if split.version == 1 and group_by == "auto":
+        # Runs of version 1 were split by image as soon as one id was missing.
+        complete = (name for name in ("patient", "slide") if np.all(_ids(dataset, name) != ""))
+        group_by = next(complete, "image")
+    return dataset.groups(group_by)
+
+
+def _ids(dataset: CellDataset, level: str) -> np.ndarray:
+    return getattr(dataset.records, level)

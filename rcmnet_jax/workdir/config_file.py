@@ -20,6 +20,7 @@ FREE_KEYS = (
     "data.source",
     "data.data_dir",
     "data.cache",
+    "data.split.version",
     "train.require_gpu",
     "train.frozen_features",
     "eval.batch_size",
@@ -29,6 +30,9 @@ FREE_KEYS = (
 )
 # Keys that older runs lack, with the value they ran with.
 ADDED_KEYS: dict[str, Any] = {
+    "data.bit_depth": 0,
+    "data.page": 0,
+    "data.split.version": 1,
     "data.split.folds": 0,
     "data.split.leave_out": "",
     "data.split.fold": -1,

@@ -12,19 +12,12 @@ import time
 
 import pytest
 
-from rcmnet_jax.data import builders
+from rcmnet_jax.data import builders, record_store
 from rcmnet_jax.data.audit import audit_source
-from rcmnet_jax.data.dataset import DATASET_NAMES, RECORD_VERSION, prepare_dataset
+from rcmnet_jax.data.builders import RECORD_VERSION
+from rcmnet_jax.data.dataset import prepare_dataset
 from rcmnet_jax.data.sources import open_source
 from rcmnet_jax.errors import DataError
-
-
-def test_names_agree():
-    assert tuple(builders.DATASETS) == DATASET_NAMES
-    assert {name: builder.name for name, builder in builders.DATASETS.items()} == {
-        name: name for name in DATASET_NAMES
-    }
-    assert str(builders.CellBuilder.VERSION) == RECORD_VERSION
 
 
 def test_records_are_the_kept_rows_in_order(class_folder, tmp_path):
@@ -33,8 +26,8 @@ def test_records_are_the_kept_rows_in_order(class_folder, tmp_path):
     source = open_source(root)
     audit = audit_source(source, progress=False)
     directory = tmp_path / "cell_folder" / "config" / RECORD_VERSION
-    builders.build("cell_folder", source, audit, directory, progress=False)
-    records = builders.open_records(directory)
+    record_store.build("cell_folder", source, audit, directory, progress=False)
+    records = record_store.open_records(directory)
     assert len(records) == len(audit.kept) == 12
     for record, row in zip(records, audit.kept, strict=True):
         assert record["file"].decode() == row.file
@@ -80,7 +73,7 @@ def test_file_that_changes_during_the_build(class_folder, tmp_path, encode):
     (root / "b/b_001.jpg").write_bytes(encode(99))
     directory = tmp_path / "cart" / "config" / RECORD_VERSION
     with pytest.raises(DataError, match=r"b/b_001\.jpg changed"):
-        builders.build("cart", source, audit, directory, progress=False)
+        record_store.build("cart", source, audit, directory, progress=False)
     assert not directory.exists()
     assert [path.name for path in (tmp_path / "cart").iterdir()] == ["config"]
 

@@ -22,10 +22,10 @@ def test_a_map_names_leaves_out_and_may_say_more_than_is_asked(tmp_path):
         ("a,b\n", "is not a class map"),
         ("label,class\nNeut,neutro\n", "'neutro' is no class of the network: choose from ig"),
         ("label,class\nNeut,ig\nNeut,ig\n", "maps 'Neut' again"),
-        ("label,class\nNeut\n", "line 2 has 1 fields"),
+        ("label,class\nNeut\n", "row 2 has 1 fields"),
         ("label,class\nother,ig\n", "does not map Neut"),
         ("label,class\nNeut,\n", "leaves all images out"),
-        ('label,class\n"Neut,ig\n', "cannot be read"),
+        ('label,class\n"Neut,ig\n', "row 2: unexpected end"),
     ],
 )
 def test_mistakes(tmp_path, text, told):

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from rcmnet_jax.data import dataset as dataset_module
-from rcmnet_jax.data.dataset import SyntheticOptions, prepare_dataset
+from rcmnet_jax.data.dataset import prepare_dataset
 from rcmnet_jax.data.splits import make_split
 from rcmnet_jax.errors import ConfigError, DataError, UserError
+from rcmnet_jax.synthetic import write_synthetic_folder
 
 
 def test_columns_and_bytes(class_folder, tmp_path):
@@ -101,40 +102,23 @@ def test_groups(class_folder, tmp_path):
     assert {len(set(split.part[ids == name])) for name in set(ids)} == {1}
 
 
-def test_synthetic(tmp_path):
-    options = SyntheticOptions(kind="cart", per_class=2, seed=1, height=48, width=48)
-    dataset = prepare_dataset(
-        "synthetic_smear", data_dir=tmp_path, synthetic=options, progress=False
-    )
+def test_synthetic_smear_marks_a_folder_as_drawn(tmp_path):
+    folder = write_synthetic_folder(tmp_path / "x", kind="cart", per_class=2, height=48, width=48)
+    dataset = prepare_dataset("synthetic_smear", folder, tmp_path / "data", progress=False)
     assert dataset.synthetic
     assert len(dataset) == 4
     assert set(dataset.records.width) == {48}
-    assert all("synthetic" in file for file in dataset.records.file)
-    again = prepare_dataset("synthetic_smear", data_dir=tmp_path, synthetic=options, progress=False)
-    assert again.directory == dataset.directory
-    other = SyntheticOptions(kind="cart", per_class=2, seed=2, height=48, width=48)
-    other_set = prepare_dataset(
-        "synthetic_smear", data_dir=tmp_path, synthetic=other, progress=False
-    )
-    assert other_set.data_sha256 != dataset.data_sha256
+    same = prepare_dataset("cell_folder", folder, tmp_path / "data", progress=False)
+    assert same.data_sha256 == dataset.data_sha256
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"name": "mnist"}, "unknown data set 'mnist'"),
-        ({"name": "pbc"}, "needs a source"),
-        ({"name": "synthetic_smear", "source": "x"}, "takes no source"),
-        ({"name": "cart", "source": "x", "synthetic": SyntheticOptions()}, "not to cart"),
-        (
-            {"name": "synthetic_smear", "synthetic": SyntheticOptions(kind="mouse")},
-            "synthetic_smear: .*mouse",
-        ),
-    ],
+    ("name", "source", "message"),
+    [("mnist", "x", "unknown data set 'mnist'"), ("pbc", "", "pbc needs a source")],
 )
-def test_contradicting_arguments(arguments, message, tmp_path):
+def test_wrong_arguments(name, source, message, tmp_path):
     with pytest.raises(ConfigError, match=message):
-        prepare_dataset(**arguments, data_dir=tmp_path, progress=False)
+        prepare_dataset(name, source, tmp_path, progress=False)
 
 
 def test_data_dir_that_cannot_be_made(class_folder, tmp_path):

@@ -252,3 +252,105 @@ def test_any_damage_to_a_real_file(sample, changes, cut):
         # Half of the changes in the headers, where the decoders take decisions.
         data[position % (len(data) if position % 2 else min(120, len(data)))] = value
     decodes_or_refuses(bytes(data[: cut % (2 * len(data)) or None]))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"format": "JPEG", "quality": 100, "subsampling": 0},
+        {"format": "PNG"},
+        {"format": "TIFF"},
+        {"format": "TIFF", "compression": "tiff_lzw"},
+        {"format": "WEBP", "lossless": True},
+    ],
+    ids=lambda o: f"{o['format']}-{o.get('compression', '')}",
+)
+def test_every_orientation_of_every_format_equals_the_upright_image(options, orientation):
+    upright = np.zeros((40, 64, 3), np.uint8)
+    upright[:16, :32], upright[24:, 48:], upright[:16, 48:] = 200, (200, 0, 0), (0, 0, 200)
+    stored = {
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.transpose(1, 0, 2),
+        6: upright.transpose(1, 0, 2)[::-1],
+        7: upright[::-1, ::-1].transpose(1, 0, 2),
+        8: upright.transpose(1, 0, 2)[:, ::-1],
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = save(Image.fromarray(np.ascontiguousarray(stored)), exif=exif, **options)
+    facts, image = inspect_and_decode(data)
+    assert (facts.width, facts.height, facts.orientation) == (64, 40, orientation)
+    assert image.shape == upright.shape
+    assert np.abs(image.astype(int) - upright).max() <= 4
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14])
+@pytest.mark.parametrize("format", ["PNG", "TIFF"])
+def test_bit_depth_of_16_bit_grey(format, bits):
+    values = np.tile(np.linspace(0, 2**bits - 1, 16).astype(np.uint16), (8, 1))
+    data = save(Image.fromarray(values), format)
+    facts, dark = inspect_and_decode(data)
+    assert (facts.bits, facts.maximum) == (16, 2**bits - 1)
+    assert dark.max() <= 64
+    image = decode_image(data, Preprocess(8, 16, bit_depth=bits))
+    np.testing.assert_array_equal(image[..., 0], np.round(values / (2**bits - 1) * 255))
+
+
+def _rgb_tiff_of_16_bits(values: np.ndarray, order: str) -> bytes:
+    height, width, _ = values.shape
+    tags = [
+        (256, 3, 1, width),
+        (257, 3, 1, height),
+        (258, 3, 3, 8 + 2 + 9 * 12 + 4),
+        (259, 3, 1, 1),
+        (262, 3, 1, 2),
+        (273, 4, 1, 8 + 2 + 9 * 12 + 4 + 6),
+        (277, 3, 1, 3),
+        (278, 3, 1, height),
+        (279, 4, 1, values.size * 2),
+    ]
+    data = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}HI", 42, 8)
+    data += struct.pack(f"{order}H", len(tags))
+    for tag, kind, count, value in tags:
+        short = kind == 3 and count == 1
+        body = struct.pack(
+            f"{order}HH" if short else f"{order}I", *((value, 0) if short else (value,))
+        )
+        data += struct.pack(f"{order}HHI", tag, kind, count) + body
+    data += struct.pack(f"{order}I", 0) + struct.pack(f"{order}HHH", 16, 16, 16)
+    return data + values.astype(f"{order}u2").tobytes()
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_bit_depth_of_16_bit_colour(order):
+    values = np.random.default_rng(0).integers(0, 4096, (12, 16, 3)).astype(np.uint16)
+    data = _rgb_tiff_of_16_bits(values, order)
+    facts, dark = inspect_and_decode(data)
+    assert facts.bits == 16
+    assert facts.maximum < 4096
+    assert dark.max() < 16
+    image = decode_image(data, Preprocess(12, 16, bit_depth=12))
+    np.testing.assert_array_equal(image, np.round(values / 4095 * 255).astype(np.uint8))
+
+
+def test_a_bit_depth_that_does_not_fit_is_refused_and_old_bundles_open():
+    data = save(Image.fromarray(np.full((9, 9), 40000, np.uint16)))
+    with pytest.raises(BadImageError, match=r"values up to 40000 do not fit.*set it to 16"):
+        decode_image(data, Preprocess(9, 9, bit_depth=12))
+    with pytest.raises(ConfigError, match=r"bit_depth is 7"):
+        Preprocess(9, 9, bit_depth=7)
+    assert Preprocess(9, 9).to_dict().keys() == {"version", "height", "width", "resize"}
+    for chosen in (Preprocess(9, 9, bit_depth=12), Preprocess(9, 9, page=1)):
+        assert Preprocess.from_dict(chosen.to_dict()) == chosen
+
+
+def test_a_page_can_be_chosen(pixels):
+    frames = [Image.fromarray(pixels), Image.fromarray(255 - pixels)]
+    data = save(frames[0], "TIFF", save_all=True, append_images=frames[1:])
+    np.testing.assert_array_equal(decode_image(data, Preprocess(12, 16, page=1)), 255 - pixels)
+    with pytest.raises(BadImageError, match="has 2 pages"):
+        decode_image(data, Preprocess(12, 16, page=2))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rcmnet_jax.data.audit import audit_thoroughly
-from rcmnet_jax.data.audit.near import clusters, luminance_grid, near_duplicates
+from rcmnet_jax.data.audit.near_duplicates import clusters, luminance_grid, near_duplicates
 from rcmnet_jax.data.audit.probes import PROBES
 from rcmnet_jax.data.audit.verdicts import verdict_of, verdict_of_probe
 from rcmnet_jax.data.sources import open_source
@@ -130,7 +130,7 @@ def test_the_json_holds_what_the_table_tells(clean, tmp_path):
 def test_a_few_images_are_audited_without_probes(class_folder):
     result = audit(class_folder({"a": 4, "b": 4}))
     assert result.probes == ()
-    assert "not asked" in result.table()
+    assert "not tested" in result.table()
 
 
 def test_a_threshold_that_is_no_similarity(class_folder):

@@ -20,6 +20,7 @@ import numpy as np
 
 from rcmnet_jax.data.audit.findings import Finding, find_oddities
 from rcmnet_jax.data.preprocess import inspect_and_decode
+from rcmnet_jax.data.records import AuditRow
 from rcmnet_jax.data.sources import Source
 from rcmnet_jax.data.sources.source_file import SourceFile
 from rcmnet_jax.data.threads import ordered_map, progress_bar
@@ -29,37 +30,6 @@ from rcmnet_jax.files import write_text
 AUDIT_VERSION = 1
 KEPT, DROPPED, IGNORED = "kept", "dropped", "ignored"
 EXAMPLES = 5
-
-
-@dataclasses.dataclass(frozen=True)
-class AuditRow:
-    """One file. Width and height are after the EXIF rotation; 0 where it cannot be decoded.
-
-    Attributes:
-        status: "kept", "dropped", or "ignored" (in no class, so there is no label).
-        reason: why it is not kept.
-        prefix: letters before the first underscore of the name ("BNE"), which are labels in PBC.
-        duplicate_of: the first file with the same bytes, else "".
-    """
-
-    file: str
-    label: str
-    status: str
-    reason: str = ""
-    sha256: str = ""
-    bytes: int = 0
-    width: int = 0
-    height: int = 0
-    mode: str = ""
-    format: str = ""
-    orientation: int = 1
-    frames: int = 1
-    transparent: bool = False
-    prefix: str = ""
-    duplicate_of: str = ""
-    patient: str = ""
-    slide: str = ""
-    lab: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,6 +204,8 @@ def _examine(
         patient=file.patient or "",
         slide=file.slide or "",
         lab=file.lab or "",
+        part=file.part or "",
+        fold=file.fold or "",
     )
     try:
         data = source.read(file)

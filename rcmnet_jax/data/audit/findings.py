@@ -2,8 +2,11 @@
 
 import collections
 import dataclasses
+import re
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+
+from rcmnet_jax.data.records import AuditRow
 
 # The classes of the PBC set and the prefixes of their file names (Acevedo et al. 2020).
 PBC_PREFIXES: dict[str, tuple[str, ...]] = {
@@ -40,11 +43,11 @@ class Finding:
     examples: tuple[str, ...] = ()
 
 
-def find_oddities(rows: Sequence[Any], class_names: Sequence[str]) -> tuple[Finding, ...]:
+def find_oddities(rows: Sequence[AuditRow], class_names: Sequence[str]) -> tuple[Finding, ...]:
     """Looks through audit rows.
 
     Args:
-        rows: `AuditRow`s.
+        rows: of the audit.
         class_names: names of the classes.
 
     Returns:
@@ -55,6 +58,10 @@ def find_oddities(rows: Sequence[Any], class_names: Sequence[str]) -> tuple[Find
         *_unusable(rows),
         *_conflicts(rows),
         *_empty_classes(kept, class_names),
+        *_bit_depth(kept),
+        *_spellings(kept),
+        *_blank_groups(kept),
+        *_divided_groups(kept),
         *_copies(kept),
         *_prefixes(kept),
         *_sizes(kept, class_names),
@@ -67,14 +74,14 @@ def find_oddities(rows: Sequence[Any], class_names: Sequence[str]) -> tuple[Find
     return tuple(findings)
 
 
-def _unusable(rows: Iterable[Any]) -> Iterable[Finding]:
+def _unusable(rows: Iterable[AuditRow]) -> Iterable[Finding]:
     bad = [row for row in rows if row.status == "dropped" and not row.reason.startswith("label")]
     if bad:
         examples = tuple(f"{row.file}: {row.reason}" for row in bad)
         yield Finding("unusable", "not a usable image, dropped", len(bad), examples)
 
 
-def _conflicts(rows: Iterable[Any]) -> Iterable[Finding]:
+def _conflicts(rows: Iterable[AuditRow]) -> Iterable[Finding]:
     groups = collections.defaultdict(list)
     for row in rows:
         if row.status == "dropped" and row.reason.startswith("label conflict"):
@@ -88,13 +95,81 @@ def _conflicts(rows: Iterable[Any]) -> Iterable[Finding]:
         )
 
 
-def _empty_classes(kept: Sequence[Any], class_names: Sequence[str]) -> Iterable[Finding]:
+def _empty_classes(kept: Sequence[AuditRow], class_names: Sequence[str]) -> Iterable[Finding]:
     empty = tuple(name for name in class_names if not any(row.label == name for row in kept))
     if empty:
         yield Finding("empty", "classes with no usable image", len(empty), empty)
 
 
-def _copies(kept: Sequence[Any]) -> Iterable[Finding]:
+def _bit_depth(kept: Sequence[AuditRow]) -> Iterable[Finding]:
+    """16-bit files of a camera that has fewer bits."""
+    wide = [row for row in kept if row.bits > 8]
+    largest = max((row.maximum for row in wide), default=0)
+    depth = next((bits for bits in (8, 10, 12, 14) if largest < 2**bits), 0)
+    if wide and largest and depth:
+        yield Finding(
+            "bit-depth",
+            f"16-bit files whose values never exceed {2**depth - 1} of 65535, as a camera of "
+            f"{depth} bits writes them: nearly black without --config.data.bit_depth={depth}",
+            len(wide),
+            tuple(f"{row.file}: at most {row.maximum}" for row in wide),
+        )
+
+
+def _spellings(kept: Sequence[AuditRow]) -> Iterable[Finding]:
+    """Names that are the same but for case, spaces or leading zeros."""
+    for column in ("label", "patient", "slide", "lab"):
+        names: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
+        for row in kept:
+            if name := getattr(row, column):
+                names[_spelled(name)][name] += 1
+        alike = [found for found in names.values() if len(found) > 1]
+        if alike:
+            what = "classes" if column == "label" else f"{column}s"
+            yield Finding(
+                f"{column}-spelling",
+                f"{what} whose names differ only in case, spaces or leading zeros",
+                len(alike),
+                tuple(" = ".join(f"{name!r} ({n})" for name, n in f.items()) for f in alike),
+            )
+
+
+def _spelled(name: str) -> str:
+    """A name without what people vary by accident."""
+    plain = re.sub(r"\s+", "", unicodedata.normalize("NFKC", name).casefold())
+    return re.sub(r"(?<!\d)0+(?=\d)", "", plain)
+
+
+def _blank_groups(kept: Sequence[AuditRow]) -> Iterable[Finding]:
+    for column in ("patient", "slide"):
+        blank = [row for row in kept if not getattr(row, column)]
+        if 0 < len(blank) < len(kept):
+            yield Finding(
+                "blank-group",
+                f"images without a {column}, where {len(kept) - len(blank)} have one",
+                len(blank),
+                tuple(row.file for row in blank),
+            )
+
+
+def _divided_groups(kept: Sequence[AuditRow]) -> Iterable[Finding]:
+    """Patients or slides that the given split has in several parts."""
+    for column in ("patient", "slide"):
+        parts: dict[str, set[str]] = collections.defaultdict(set)
+        for row in kept:
+            if row.part and getattr(row, column):
+                parts[getattr(row, column)].add(row.part)
+        divided = {name: found for name, found in parts.items() if len(found) > 1}
+        if divided:
+            yield Finding(
+                "divided-group",
+                f"{column}s in several parts of the given split",
+                len(divided),
+                tuple(f"{name}: {', '.join(sorted(f))}" for name, f in sorted(divided.items())),
+            )
+
+
+def _copies(kept: Sequence[AuditRow]) -> Iterable[Finding]:
     copies = [row for row in kept if row.duplicate_of]
     if copies:
         yield Finding(
@@ -106,7 +181,7 @@ def _copies(kept: Sequence[Any]) -> Iterable[Finding]:
         )
 
 
-def _prefixes(kept: Sequence[Any]) -> Iterable[Finding]:
+def _prefixes(kept: Sequence[AuditRow]) -> Iterable[Finding]:
     """Names of the PBC set that contradict, or subdivide, their class."""
     class_of = {prefix: name for name, prefixes in PBC_PREFIXES.items() for prefix in prefixes}
     wrong = [
@@ -135,7 +210,7 @@ def _prefixes(kept: Sequence[Any]) -> Iterable[Finding]:
         )
 
 
-def _sizes(kept: Sequence[Any], class_names: Sequence[str]) -> Iterable[Finding]:
+def _sizes(kept: Sequence[AuditRow], class_names: Sequence[str]) -> Iterable[Finding]:
     sizes = collections.Counter((row.width, row.height) for row in kept)
     if len(sizes) < 2:
         return
@@ -174,8 +249,8 @@ def _sizes(kept: Sequence[Any], class_names: Sequence[str]) -> Iterable[Finding]
         )
 
 
-def _modes(kept: Sequence[Any]) -> Iterable[Finding]:
-    tests: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
+def _modes(kept: Sequence[AuditRow]) -> Iterable[Finding]:
+    tests: tuple[tuple[str, str, Callable[[AuditRow], str]], ...] = (
         ("mode", "not plain RGB, converted", lambda row: row.mode if row.mode != "RGB" else ""),
         ("alpha", "transparent, laid over white", lambda row: "yes" if row.transparent else ""),
         (
@@ -185,7 +260,7 @@ def _modes(kept: Sequence[Any]) -> Iterable[Finding]:
         ),
         (
             "frames",
-            "several images in one file, only the first used",
+            "several images (pages, channels) in one file, only page 0 used",
             lambda row: f"{row.frames} images" if row.frames > 1 else "",
         ),
     )

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from rcmnet_jax.data.records import AuditRow
 from rcmnet_jax.logistic import cross_validated
 
 # Of the way from chance to certainty; below, a signal is there but would not carry a result.
@@ -59,7 +60,7 @@ class Probe:
 
 
 def run_probes(
-    rows: Sequence[Any],
+    rows: Sequence[AuditRow],
     thumbs_NxSxSx3: np.ndarray,
     labels_N: np.ndarray,
     num_classes: int,
@@ -110,24 +111,24 @@ def _one_hot(values: Sequence[Any]) -> np.ndarray:
     return np.array([[value == other for other in common] for value in values], np.float64)
 
 
-def _size(rows: Sequence[Any], _thumbs: np.ndarray) -> np.ndarray:
+def _size(rows: Sequence[AuditRow], _thumbs: np.ndarray) -> np.ndarray:
     """Width and height, and which of the common sizes."""
     sides = np.array([[row.width, row.height] for row in rows], np.float64)
     return np.hstack([sides, _one_hot([(row.width, row.height) for row in rows])])
 
 
-def _file_size(rows: Sequence[Any], _thumbs: np.ndarray) -> np.ndarray:
+def _file_size(rows: Sequence[AuditRow], _thumbs: np.ndarray) -> np.ndarray:
     """Bytes and bytes a pixel (compression), format and mode."""
     logs = np.log([[row.bytes, row.bytes / max(1, row.width * row.height)] for row in rows])
     return np.hstack([logs, logs**2, _one_hot([(row.format, row.mode) for row in rows])])
 
 
-def _name(rows: Sequence[Any], _thumbs: np.ndarray) -> np.ndarray:
+def _name(rows: Sequence[AuditRow], _thumbs: np.ndarray) -> np.ndarray:
     """The letters of the file name, folder and digits apart."""
     return _one_hot([re.sub(r"[\d\W_]+", "_", row.file.rpartition("/")[2]) for row in rows])
 
 
-def _number(rows: Sequence[Any], _thumbs: np.ndarray) -> np.ndarray:
+def _number(rows: Sequence[AuditRow], _thumbs: np.ndarray) -> np.ndarray:
     """The number in the file name, in twenty ranges: order and date of acquisition."""
     found = [re.findall(r"\d+", row.file.rpartition("/")[2]) for row in rows]
     # Long numbers are hashes; float keeps their order, which is all that counts.
@@ -137,7 +138,7 @@ def _number(rows: Sequence[Any], _thumbs: np.ndarray) -> np.ndarray:
     return np.hstack([_one_hot((ranks * 20).astype(int).tolist()), _one_hot(lengths)])
 
 
-def _mean_colour(_rows: Sequence[Any], thumbs: np.ndarray) -> np.ndarray:
+def _mean_colour(_rows: Sequence[AuditRow], thumbs: np.ndarray) -> np.ndarray:
     """Mean and spread of each channel, with their products."""
     pixels = thumbs.reshape(len(thumbs), -1, 3) / 255.0
     x = np.hstack([pixels.mean(axis=1), pixels.std(axis=1)])
@@ -146,14 +147,14 @@ def _mean_colour(_rows: Sequence[Any], thumbs: np.ndarray) -> np.ndarray:
     return np.hstack([x, x[:, first] * x[:, second]])
 
 
-def _border(_rows: Sequence[Any], thumbs: np.ndarray) -> np.ndarray:
+def _border(_rows: Sequence[AuditRow], thumbs: np.ndarray) -> np.ndarray:
     """Mean and spread of each channel along each side, the outermost 3 % of the image alone."""
     sides = (thumbs[:, 0], thumbs[:, -1], thumbs[:, :, 0], thumbs[:, :, -1])
     lines = [side / 255.0 for side in sides]
     return np.hstack([f(axis=1) for line in lines for f in (line.mean, line.std)])
 
 
-PROBES: dict[str, Callable[[Sequence[Any], np.ndarray], np.ndarray]] = {
+PROBES: dict[str, Callable[[Sequence[AuditRow], np.ndarray], np.ndarray]] = {
     "size": _size,
     "file size": _file_size,
     "name": _name,

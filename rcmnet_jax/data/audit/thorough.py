@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from rcmnet_jax.data.audit.examine import EXAMPLES, Audit, AuditRow, audit_source
+from rcmnet_jax.data.audit.examine import EXAMPLES, Audit, audit_source
 from rcmnet_jax.data.audit.findings import Finding
-from rcmnet_jax.data.audit.near import THRESHOLD, NearPair, clusters, near_duplicates
+from rcmnet_jax.data.audit.near_duplicates import THRESHOLD, NearPair, clusters, near_duplicates
 from rcmnet_jax.data.audit.probes import Probe, run_probes
 from rcmnet_jax.data.audit.verdicts import verdict_of, verdict_of_probe, worst
+from rcmnet_jax.data.records import AuditRow, Records
 from rcmnet_jax.data.sources import Source
-from rcmnet_jax.data.splits import make_split, read_split_csv
+from rcmnet_jax.data.splits import read_split_csv
 from rcmnet_jax.errors import DataError
 from rcmnet_jax.files import write_text
 
@@ -25,12 +26,12 @@ THUMB = 32
 
 @dataclasses.dataclass(frozen=True)
 class ThoroughAudit:
-    """An audit with what takes pixels to see.
+    """An audit with near-duplicates and shortcuts, which take pixels to find.
 
     Attributes:
         audit: what building the data set finds.
-        findings: its findings and those on near-duplicates, each once.
-        probes: shortcuts asked about; empty where a class has fewer than ten images.
+        findings: its findings, and those on near-duplicates.
+        probes: tests for shortcuts; empty where a class has fewer than ten images.
         split: what "across parts" refers to.
         threshold: similarity from which images count as near-duplicates.
     """
@@ -53,17 +54,17 @@ class ThoroughAudit:
         if not self.findings:
             lines.append("no findings")
         for finding in self.findings:
-            level, told = verdict_of(finding)
-            lines += [f"- {finding.message} [{finding.count}]", f"  {level}: {told}"]
+            level, advice = verdict_of(finding)
+            lines += [f"- {finding.message} [{finding.count}]", f"  {level}: {advice}"]
             lines += [f"    {example}" for example in finding.examples[:EXAMPLES]]
             if len(finding.examples) > EXAMPLES:
                 lines.append(f"    and {len(finding.examples) - EXAMPLES} more, see the JSON file")
         lines += ["", "shortcuts (a small cross-validated logistic model, 99 % intervals):"]
         if not self.probes:
-            lines.append("- not asked: a class has fewer than ten images")
+            lines.append("- not tested: a class has fewer than ten images")
         for probe in self.probes:
-            level, told = verdict_of_probe(probe)
-            lines.append(f"- {level}: {told}")
+            level, advice = verdict_of_probe(probe)
+            lines.append(f"- {level}: {advice}")
         return "\n".join([*lines, "", f"verdict: {self.verdict}"])
 
     def to_dict(self) -> dict[str, Any]:
@@ -121,35 +122,35 @@ def audit_thoroughly(
         raise DataError(f"the near-duplicate threshold is a similarity in (0, 1], not {threshold}")
     thumbs: dict[str, np.ndarray] = {}
 
-    def keep_small(file: str, pixels: np.ndarray) -> None:
-        thumbs[file] = shrink(pixels)
+    def keep_thumbnail(file: str, pixels: np.ndarray) -> None:
+        thumbs[file] = thumbnail(pixels)
 
-    audit = audit_source(source, progress=progress, workers=workers, observe=keep_small)
+    audit = audit_source(source, progress=progress, workers=workers, observe=keep_thumbnail)
     # Conflicts are dropped, but their pictures are compared with the rest all the same.
     rows = [row for row in audit.rows if row.file in thumbs]
     small = np.array([thumbs[row.file] for row in rows], np.uint8).reshape(-1, THUMB, THUMB, 3)
     kept = [row for row in rows if row.status == "kept"]
-    part_of, told = _parts(kept, audit.class_names, split_csv)
-    return look_closer(audit, rows, small, part_of, told, threshold=threshold)
+    part_of, parts = _parts(kept, audit.class_names, split_csv)
+    return examine_thumbnails(audit, rows, small, part_of, parts, threshold=threshold)
 
 
-def look_closer(
+def examine_thumbnails(
     audit: Audit,
     rows: Sequence[AuditRow],
     small_NxSxSx3: np.ndarray,
     part_of: Mapping[str, str],
-    parts_told: str,
+    parts: str,
     *,
     threshold: float = THRESHOLD,
 ) -> ThoroughAudit:
-    """What small versions of audited images show.
+    """Looks for near-duplicates and shortcuts in small versions of audited images.
 
     Args:
         audit: of the images.
         rows: its rows of which there are small versions.
         small_NxSxSx3: uint8, `THUMB` a side.
         part_of: part of the split of each file; files may be missing.
-        parts_told: which split that is.
+        parts: which split that is, in words.
         threshold: similarity from which images count as near-duplicates.
     """
     pairs = near_duplicates(small_NxSxSx3, threshold=threshold)
@@ -163,10 +164,10 @@ def look_closer(
         groups_N=clusters(len(rows), pairs)[kept],
     )
     findings = (*_near_findings(rows, pairs, part_of), *audit.findings)
-    return ThoroughAudit(audit, findings, probes, parts_told, threshold)
+    return ThoroughAudit(audit, findings, probes, parts, threshold)
 
 
-def shrink(pixels_HxWx3: np.ndarray) -> np.ndarray:
+def thumbnail(pixels_HxWx3: np.ndarray) -> np.ndarray:
     """An image made small enough to compare thousands: uint8, `THUMB` a side."""
     image = Image.fromarray(pixels_HxWx3)
     return np.asarray(image.resize((THUMB, THUMB), Image.Resampling.BOX))
@@ -176,37 +177,30 @@ def _parts(
     kept: Sequence[AuditRow], class_names: tuple[str, ...], split_csv
 ) -> tuple[dict[str, str], str]:
     """The part of each file, and in words which split that is."""
-    number = {name: k for k, name in enumerate(class_names)}
-    columns: dict[str, Any] = {
-        "labels": np.array([number[row.label] for row in kept], np.int32),
-        "files": [row.file for row in kept],
-        "sha256": [row.sha256 for row in kept],
-        "class_names": class_names,
-    }
+    records = Records.from_rows(kept, class_names)
+    columns = records.split_columns(class_names)
     if split_csv is not None:
         split = read_split_csv(split_csv, **columns)
-        return dict(zip(columns["files"], split.part, strict=True)), f"those of {split_csv}"
-    for level in ("patient", "slide", "image"):
-        ids = None if level == "image" else [getattr(row, level) for row in kept]
-        if ids is None or all(ids):
-            break
-    try:
-        split = make_split(**columns, groups=ids, level=None if ids is None else level)
-    except DataError as error:
-        return {}, f"none, as these images cannot be split ({error})"
-    told = f"the default split (strict, seed 0, by {level}); give --split for another"
-    return dict(zip(columns["files"], split.part, strict=True)), told
+        shown = f"those of {split_csv}"
+    else:
+        try:
+            split = records.split(class_names)
+        except DataError as error:
+            return {}, f"none, as these images cannot be split ({error})"
+        kind = "given split (" if split.protocol == "given" else "default split (strict, seed 0, "
+        shown = f"the {kind}by {split.level}); give --split for another"
+    return dict(zip(split.files.tolist(), split.part, strict=True)), shown
 
 
 def _near_findings(
     rows: Sequence[AuditRow], pairs: Sequence[NearPair], part_of: Mapping[str, str]
 ) -> list[Finding]:
-    """Near-duplicates that are not byte-identical, by what they do."""
+    """Near-duplicates that are not byte-identical: leaks, conflicts and the harmless."""
     found: dict[str, list[str]] = {"near-leak": [], "near-conflict": [], "near-duplicate": []}
     for pair in pairs:
         a, b = rows[pair.first], rows[pair.second]
         if a.sha256 == b.sha256:
-            continue  # told as copies or conflicts already
+            continue  # reported as copies or conflicts already
         parts = [part_of.get(row.file, "") for row in (a, b)]
         where = f" ({parts[0]}, {parts[1]})" if all(parts) else ""
         text = f"{a.file} ~ {b.file}{where}: {pair.similarity:.3f}, {pair.view}"

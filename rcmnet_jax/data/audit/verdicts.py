@@ -11,6 +11,13 @@ FINE, LOOK, ACT = "fine", "look", "act"
 _OF_FINDING = {
     "unusable": (FINE, "left out; replace the files if they should count"),
     "conflict": (LOOK, "left out; find out which label is right"),
+    "bit-depth": (ACT, "set data.bit_depth in the config of every run on these images"),
+    "label-spelling": (ACT, "give each class one spelling; now each is a class of its own"),
+    "patient-spelling": (ACT, "give each patient one spelling, else one may lie in two parts"),
+    "slide-spelling": (ACT, "give each slide one spelling, else one may lie in two parts"),
+    "lab-spelling": (ACT, "give each laboratory one spelling"),
+    "blank-group": (ACT, "fill in the manifest; a split cannot keep together what has no id"),
+    "divided-group": (ACT, "scores on this split are too good: divide by patient or slide"),
     "empty": (ACT, "remove the class or add its images"),
     "duplicate": (FINE, "the split keeps copies on one side; nothing leaks"),
     "prefix": (LOOK, "some of these labels may be wrong"),
@@ -20,7 +27,7 @@ _OF_FINDING = {
     "mode": (FINE, "converted by one rule; see the file size probe"),
     "alpha": (FINE, "laid over white; see the border probe"),
     "orientation": (FINE, "turned upright"),
-    "frames": (LOOK, "only the first image counts; was that meant?"),
+    "frames": (LOOK, "choose another page with data.page"),
     "format": (LOOK, "compression may tell the class; see the file size probe"),
     "ignored": (FINE, "not used"),
     "near-leak": (ACT, "parts share a picture, so scores are too good: remove one of each pair"),
@@ -50,8 +57,8 @@ def verdict_of_probe(probe: Probe) -> tuple[str, str]:
     if probe.strength in ("nothing", "weak"):
         return FINE, f"{probe.name} tells the class {_how(probe)}: no shortcut worth the name"
     serious = probe.strength == "strong" and probe.name not in _UNSEEN
-    told = f"{probe.name} tells the class {_how(probe)}: {_OF_PROBE[probe.name]}"
-    return (ACT if serious else LOOK), told
+    advice = f"{probe.name} tells the class {_how(probe)}: {_OF_PROBE[probe.name]}"
+    return (ACT if serious else LOOK), advice
 
 
 def worst(levels: Sequence[str]) -> str:

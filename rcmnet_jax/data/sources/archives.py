@@ -7,7 +7,7 @@ import zipfile
 import zlib
 from pathlib import Path
 
-from rcmnet_jax.data.sources.folders import Entry, sort_into_classes
+from rcmnet_jax.data.sources.folders import Entry, sort_into_classes, without_system_files
 from rcmnet_jax.data.sources.source_file import MAX_FILE_BYTES, IgnoredFile, SourceFile, is_text
 from rcmnet_jax.errors import BadImageError, DataError
 
@@ -53,19 +53,26 @@ class ZipSource:
 
 
 def open_zip(path: Path) -> ZipSource:
+    """Lists the images of a zip.
+
+    Raises:
+        DataError: it is damaged, has no classes, or an entry that may do harm.
+    """
     try:
         archive = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise DataError(f"{path} is not a readable zip ({error}): download it again") from error
     entries: list[Entry] = []
-    folders: set[str] = set()
+    listed: list[str] = []
     for info in archive.infolist():
         _check_zip_entry(path, info)
         if info.is_dir():
-            folders.add(info.filename.rstrip("/"))
+            listed.append(info.filename.rstrip("/"))
         else:
-            # The checksum is in the directory of the zip: content, for nothing.
+            # The checksum is in the directory of the zip and stands for the content.
             entries.append((info.filename, info.file_size, f"{info.CRC:08x}"))
+    entries, ignored = without_system_files(entries)
+    folders = {name for name, _, _ in without_system_files((f, 0, "") for f in listed)[0]}
     # Many zips have no entries for folders, only files in them.
     for name, _, _ in entries:
         parts = name.split("/")[:-1]
@@ -80,8 +87,8 @@ def open_zip(path: Path) -> ZipSource:
         prefix=f"{listing.prefix}/" if listing.prefix else "",
         files=listing.files,
         class_names=listing.class_names,
-        ignored=tuple(sorted(listing.ignored)),
-        notes=(),
+        ignored=tuple(sorted([*listing.ignored, *ignored])),
+        notes=listing.notes,
         fingerprint=listing.fingerprint,
     )
 

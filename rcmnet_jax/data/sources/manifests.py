@@ -1,17 +1,18 @@
-"""CSV manifests: which file has which label, and which patient, slide and lab it is from."""
+"""CSV manifests: which file has which label, and which patient, slide, lab and part it is from."""
 
-import csv
 import dataclasses
-import io
 import re
+import unicodedata
 from pathlib import Path, PurePosixPath
 
+from rcmnet_jax.data.sources.layouts import part_of
 from rcmnet_jax.data.sources.source_file import SourceFile, is_text
+from rcmnet_jax.data.tables import Table, read_table
 from rcmnet_jax.errors import DataError
 
 REQUIRED_COLUMNS = ("file", "label")
-OPTIONAL_COLUMNS = ("patient", "slide", "lab")
-DELIMITERS = (",", ";", "\t")
+OPTIONAL_COLUMNS = ("patient", "slide", "lab", "fold")
+PART_COLUMN = "split"
 HINT = "the first line must name the columns, e.g. file,label,patient,slide,lab"
 
 
@@ -31,13 +32,11 @@ class Manifest:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """Reads and checks a manifest.
-
-    Commas, semicolons and tabs all work as delimiters, with or without a byte-order mark, and
-    backslashes count as slashes, since such files are often saved by a spreadsheet on Windows.
+    """Reads and checks a manifest, see `read_table` for what it may look like.
 
     Args:
-        path: the CSV; the column file is relative to its folder.
+        path: the CSV. The column file is relative to its folder, with slashes or backslashes; the
+            column split (train, val or test), where there is one, becomes the split.
 
     Returns:
         The rows, every file existing inside the folder.
@@ -45,64 +44,51 @@ def read_manifest(path: Path) -> Manifest:
     Raises:
         DataError: naming the row (the first line of the file is row 1).
     """
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text: save it as 'CSV UTF-8'") from error
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror})") from error
-    header, _, _ = text.partition("\n")
-    delimiter = max(DELIMITERS, key=header.count)
-    # newline="" keeps line breaks inside quotes, as the csv module asks for.
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    try:
-        columns = [name.strip().lower() for name in next(reader, [])]
-        notes = _check_columns(path, columns)
-        rows = _read_rows(path, reader, columns)
-    except csv.Error as error:
-        raise DataError(f"{path} row {reader.line_num}: {error}") from error
-    if not rows:
-        raise DataError(f"{path} has no rows: {HINT}, then one line for each image")
-    return Manifest(path.parent.resolve(), tuple(sorted(rows)), notes)
-
-
-def _check_columns(path: Path, columns: list[str]) -> tuple[str, ...]:
-    missing = [name for name in REQUIRED_COLUMNS if name not in columns]
+    table = read_table(path, "the manifest", hint=HINT)
+    missing = [name for name in REQUIRED_COLUMNS if name not in table.columns]
     if missing:
-        found = ", ".join(columns) or "nothing"
+        found = ", ".join(table.columns) or "nothing"
         raise DataError(f"{path} lacks the column {' and '.join(missing)} (found {found}): {HINT}")
-    repeated = sorted({name for name in columns if name and columns.count(name) > 1})
-    if repeated:
-        raise DataError(f"{path} has the column {repeated[0]} twice: rename or remove one")
-    extra = [name for name in columns if name and name not in REQUIRED_COLUMNS + OPTIONAL_COLUMNS]
-    return (f"columns not used: {', '.join(extra)}",) if extra else ()
+    if not table.rows:
+        raise DataError(f"{path} has no rows: {HINT}, then one line for each image")
+    used = (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS, PART_COLUMN)
+    extra = [name for name in table.columns if name and name not in used]
+    notes = [f"columns not used: {', '.join(extra)}"] if extra else []
+    files = _read_files(table)
+    if any(file.part for file in files):
+        notes.append("the column split is taken as the split")
+    return Manifest(path.parent.resolve(), tuple(sorted(files)), tuple(notes))
 
 
-def _read_rows(path: Path, reader, columns: list[str]) -> list[SourceFile]:
-    root = path.parent.resolve()
-    rows: list[SourceFile] = []
+def _read_files(table: Table) -> list[SourceFile]:
+    root = table.path.parent.resolve()
+    has_parts = any(row.get(PART_COLUMN) for _, row in table.rows)
+    files: list[SourceFile] = []
     first_row: dict[str, int] = {}
-    for fields in reader:
-        row = reader.line_num
-        if not any(field.strip() for field in fields):
-            continue
-        if len(fields) != len(columns):
-            raise DataError(
-                f"{path} row {row} has {len(fields)} fields, the header {len(columns)}: "
-                "quote fields that contain the delimiter"
-            )
-        values = dict(zip(columns, (field.strip() for field in fields), strict=True))
-        file = _check_file(path, row, root, values["file"])
-        if not values["label"]:
-            raise DataError(f"{path} row {row} has no label: fill it in or remove the row")
+    for line, row in table.rows:
+        file = _check_file(table.path, line, root, row["file"])
+        if not row["label"]:
+            raise DataError(f"{table.path} row {line} has no label: fill it in or remove the row")
         if file in first_row:
             raise DataError(
-                f"{path} row {row} repeats {file} of row {first_row[file]}: remove one of them"
+                f"{table.path} row {line} repeats {file} of row {first_row[file]}: remove one of "
+                "them"
             )
-        first_row[file] = row
-        optional = {name: values.get(name) or None for name in OPTIONAL_COLUMNS}
-        rows.append(SourceFile(file, values["label"], **optional))
-    return rows
+        first_row[file] = line
+        optional = {name: row.get(name) or None for name in OPTIONAL_COLUMNS}
+        part = _check_part(table.path, line, row[PART_COLUMN]) if has_parts else None
+        files.append(SourceFile(file, row["label"], part=part, **optional))
+    return files
+
+
+def _check_part(path: Path, line: int, name: str) -> str:
+    part = part_of(name)
+    if part is None:
+        raise DataError(
+            f"{path} row {line}: split is {name!r}, expected train, val or test in every row: "
+            "correct it, or rename the column to have the split made here"
+        )
+    return part
 
 
 def _check_file(path: Path, row: int, root: Path, name: str) -> str:
@@ -118,8 +104,11 @@ def _check_file(path: Path, row: int, root: Path, name: str) -> str:
         raise DataError(f"{where}: {name} is an absolute path: give it relative to {root}")
     if ".." in posix.parts:
         raise DataError(f"{where}: {name} leaves the folder of the manifest: move the CSV upwards")
-    target = root / posix
+    # macOS stores names decomposed, most else composed; one of the three is on the disk.
+    forms = (posix, *(PurePosixPath(unicodedata.normalize(f, str(posix))) for f in ("NFC", "NFD")))
     try:
+        posix = next((form for form in forms if (root / form).is_file()), posix)
+        target = root / posix
         inside = target.resolve().is_relative_to(root)
         exists = target.is_file()
     except (OSError, RuntimeError, ValueError) as error:

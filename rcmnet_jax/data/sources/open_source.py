@@ -100,7 +100,8 @@ def open_source(
     path = Path(path).expanduser()
     if layout not in LAYOUTS:
         raise DataError(f"unknown layout {layout!r}: choose from {', '.join(LAYOUTS)}")
-    if not path.exists():
+    # `Path.exists` raises for a folder that may not be looked into.
+    if not os.path.exists(path):
         raise DataError(
             f"{path} does not exist: give a folder of class folders, a zip of them, "
             "or a CSV manifest"
@@ -147,7 +148,7 @@ def _open_folder(path: Path) -> FileSource:
         files=listing.files,
         class_names=listing.class_names,
         ignored=tuple(sorted([*listing.ignored, *ignored])),
-        notes=(),
+        notes=listing.notes,
         fingerprint=listing.fingerprint,
     )
 

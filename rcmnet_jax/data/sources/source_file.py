@@ -5,6 +5,14 @@ import unicodedata
 
 # A single-cell image is some 15 kB. Anything this large is not one, and is not read into memory.
 MAX_FILE_BYTES = 512 * 2**20
+# Folders and files that systems and programs leave among a user's own, in lower case.
+_SYSTEM_NAMES = frozenset(
+    {
+        *("__macosx", "@eadir", "@recycle", "@recently-snapshot", "@tmp", "#recycle", "#snapshot"),
+        *("$recycle.bin", "recycler", "recycled", "system volume information", "lost+found"),
+        *("__pycache__", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"),
+    }
+)
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -13,8 +21,10 @@ class SourceFile:
 
     Attributes:
         file: path relative to the folder of class folders (or of the manifest), with slashes.
-        label: the class name.
-        patient, slide, lab: what a manifest says, else None.
+        label: the class name, in Unicode's composed form.
+        patient, slide, lab: what a manifest or a folder says, else None.
+        part: "train", "val" or "test" where a manifest or a folder says so, else None.
+        fold: name of the fold of a cross-validation, else None.
     """
 
     file: str
@@ -22,6 +32,8 @@ class SourceFile:
     patient: str | None = dataclasses.field(default=None, compare=False)
     slide: str | None = dataclasses.field(default=None, compare=False)
     lab: str | None = dataclasses.field(default=None, compare=False)
+    part: str | None = dataclasses.field(default=None, compare=False)
+    fold: str | None = dataclasses.field(default=None, compare=False)
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -36,3 +48,8 @@ def is_text(name: str) -> bool:
     """Whether a file name survives CSV and UTF-8: no control characters, no undecodable bytes."""
     # Not str.isprintable: macOS puts a narrow no-break space into the names of screenshots.
     return not any(unicodedata.category(character) in ("Cc", "Cs") for character in name)
+
+
+def is_system_name(name: str) -> bool:
+    """Whether a folder or file is a system's or a program's, not the user's: hidden, thumbnails."""
+    return name.startswith((".", "~$")) or name.lower() in _SYSTEM_NAMES

@@ -58,7 +58,7 @@ def make_folds(
     for fold in range(folds):
         part = table.part.copy()
         part[records] = np.where(fold_of[records] == fold, "test", "train")
-        _hold_out(table, part, val_fraction, f"fold {fold}")
+        hold_out(table, part, val_fraction, f"fold {fold}")
         splits.append(table.split(f"fold {fold + 1} of {folds}", part))
     return splits
 
@@ -99,7 +99,7 @@ def make_leave_one_group_out(
         part = table.part.copy()
         part[records] = np.where(table.groups[records] == name, "test", "train")
         _check_trainable(table, part, f"{table.level} {name}")
-        _hold_out(table, part, val_fraction, f"without {name}")
+        hold_out(table, part, val_fraction, f"without {name}")
         splits.append(table.split(f"{table.level} {name} left out", part))
     return splits
 
@@ -121,9 +121,22 @@ def _image_folds(table: SplitTable, folds: int) -> np.ndarray:
     return fold_of
 
 
-def _hold_out(table: SplitTable, part: np.ndarray, val_fraction: float, purpose: str) -> None:
-    """Turns a part of train into val, by class, whole groups where there are groups."""
-    if not val_fraction:
+def hold_out(
+    table: SplitTable, part: np.ndarray, fraction: float, purpose: str, *, name: str = "val"
+) -> None:
+    """Turns a fraction of train into another part, by class, whole groups where there are groups.
+
+    Args:
+        table: the records.
+        part: of each record, changed in place.
+        fraction: of the training images of each class; 0 changes nothing.
+        purpose: makes the draw different from others of the same seed.
+        name: of the other part.
+
+    Raises:
+        DataError: a class has too few images or groups.
+    """
+    if not fraction:
         return
     if table.level != "image":
         train = table.order[part[table.order] == "train"]
@@ -131,24 +144,24 @@ def _hold_out(table: SplitTable, part: np.ndarray, val_fraction: float, purpose:
             table.groups[train],
             table.labels[train],
             table.class_names,
-            [val_fraction, 1 - val_fraction],
+            [fraction, 1 - fraction],
             seed=table.seed,
             level=table.level,
-            part_names=["val", "train"],
+            part_names=[name, "train"],
         )
-        part[train[assigned == 0]] = "val"
+        part[train[assigned == 0]] = name
         return
-    for number, name in enumerate(table.class_names):
+    for number, class_name in enumerate(table.class_names):
         in_train = (part[table.order] == "train") & (table.labels[table.order] == number)
         train = table.order[in_train]
-        n_val = max(1, take(len(train), val_fraction))
-        if len(train) - n_val < 1:
+        count = max(1, take(len(train), fraction))
+        if len(train) - count < 1:
             raise DataError(
-                f"class {name!r} has {len(train)} images to train on, too few to hold out "
-                "validation: add images or set val_fraction=0"
+                f"class {class_name!r} has {len(train)} images to train on, too few to hold out "
+                f"{name}: add images or set {name}_fraction=0"
             )
-        shuffled = train[table.rank(list(table.files[train]), f"val {purpose}")]
-        part[shuffled[:n_val]] = "val"
+        shuffled = train[table.rank(list(table.files[train]), f"{name} {purpose}")]
+        part[shuffled[:count]] = name
 
 
 def _check_trainable(table: SplitTable, part: np.ndarray, held_out: str) -> None:

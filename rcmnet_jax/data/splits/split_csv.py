@@ -3,12 +3,14 @@
 import csv
 import io
 import os
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from rcmnet_jax.data.splits.split_table import DROPPED, PARTS, Split
+from rcmnet_jax.data.tables import read_table
 from rcmnet_jax.errors import DataError
 from rcmnet_jax.files import write_text
 
@@ -63,10 +65,11 @@ def read_split_csv(
     rows = _read_rows(path)
     files = np.asarray(files, dtype=str)
     labels = np.asarray(labels, dtype=np.int32)
-    _check_same_files(path, set(rows), set(files.tolist()))
-    ordered = [rows[file] for file in files]
+    composed = [unicodedata.normalize("NFC", file).strip() for file in files.tolist()]
+    _check_same_files(path, set(rows), set(composed))
+    ordered = [rows[file] for file in composed]
     for file, label, row in zip(files, labels, ordered, strict=True):
-        if row["label"] != class_names[label]:
+        if row["label"] != unicodedata.normalize("NFC", class_names[label]):
             raise DataError(
                 f"{path} says {file} is {row['label']!r}, the data set {class_names[label]!r}: "
                 "make the split again"
@@ -87,24 +90,19 @@ def read_split_csv(
 
 
 def _read_rows(path: Path) -> dict[str, dict[str, str]]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"the split {path} cannot be read ({error}): check the path") from error
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    if tuple(reader.fieldnames or ()) != COLUMNS:
+    """The rows by file, in Unicode's composed form."""
+    table = read_table(path, "the split")
+    if table.columns != COLUMNS:
         raise DataError(f"{path} is not a split: its columns must be {','.join(COLUMNS)}")
     rows: dict[str, dict[str, str]] = {}
-    for row in reader:
-        if None in row or None in row.values():
-            raise DataError(f"{path} line {reader.line_num} does not have {len(COLUMNS)} fields")
+    for line, row in table.rows:
         if row["part"] not in (*PARTS, DROPPED):
             raise DataError(
-                f"{path} line {reader.line_num}: unknown part {row['part']!r}: "
+                f"{path} row {line}: unknown part {row['part']!r}: "
                 f"choose from {', '.join(PARTS)}, {DROPPED}"
             )
         if row["file"] in rows:
-            raise DataError(f"{path} line {reader.line_num} repeats {row['file']}")
+            raise DataError(f"{path} row {line} repeats {row['file']}")
         rows[row["file"]] = row
     return rows
 

@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from rcmnet_jax.errors import DataError
 
 PARTS = ("train", "val", "test")
 DROPPED = "dropped"
-LEVELS = ("image", "slide", "patient", "lab")
+LEVELS = ("image", "slide", "patient", "lab", "fold")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,8 +25,8 @@ class Split:
         reason: why a record is dropped, else "", (N,) of str.
         group: patient or slide id, else "", (N,) of str.
         class_names: names of the classes.
-        protocol: "strict", "paper", a name for folds, or "file" when read from a CSV.
-        level: what is kept whole: "image", "slide", "patient" or "lab".
+        protocol: "strict", "paper", "given", a name for folds, or "file" when read from a CSV.
+        level: what is kept whole: one of `LEVELS`.
         seed: None when read from a CSV.
     """
 
@@ -107,7 +107,9 @@ class SplitTable:
         else:
             level, group_ids = level or "patient", np.asarray([g or "" for g in groups], dtype=str)
             if level not in LEVELS[1:]:
-                raise DataError(f"unknown group level {level!r}: choose from patient, slide, lab")
+                raise DataError(
+                    f"unknown group level {level!r}: choose from {', '.join(LEVELS[1:])}"
+                )
             if np.any(group_ids == ""):
                 raise DataError(
                     f"{np.sum(group_ids == '')} images have no {level} "
@@ -142,10 +144,10 @@ class SplitTable:
         self.part[record] = DROPPED
         self.reason[record] = reason
 
-    def drop_copies(self) -> None:
-        """Keeps the first, by file, of byte-identical images."""
+    def drop_copies(self, order: Iterable[int] | None = None) -> None:
+        """Keeps the first of byte-identical images, by file or in another order."""
         first: dict[str, int] = {}
-        for record in self.order:
+        for record in self.order if order is None else order:
             kept = first.setdefault(self.sha256[record], record)
             if kept != record:
                 self.drop(record, f"duplicate of {self.files[kept]}")

@@ -1,0 +1,93 @@
+"""CSV files as people have them: from any spreadsheet, in any language's settings."""
+
+import csv
+import dataclasses
+import io
+import re
+import unicodedata
+from pathlib import Path
+
+from rcmnet_jax.errors import DataError
+
+DELIMITERS = (",", ";", "\t")
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A CSV in memory.
+
+    Attributes:
+        path: of the file.
+        columns: names in the first line, stripped, in lower case.
+        rows: line number (the first line of the file is 1) and stripped values by column; lines
+            without any value are left out.
+    """
+
+    path: Path
+    columns: tuple[str, ...]
+    rows: tuple[tuple[int, dict[str, str]], ...]
+
+
+def read_table(path: Path | str, what: str, *, hint: str = "") -> Table:
+    """Reads a CSV in UTF-8 or UTF-16, with or without a byte-order mark.
+
+    Commas, semicolons and tabs all work as delimiters. All text comes in Unicode's composed form
+    (NFC), in which names that look the same are the same.
+
+    Args:
+        path: the file.
+        what: names it in messages, such as "the class map".
+        hint: how to write it right, for messages.
+
+    Raises:
+        DataError: naming the line that cannot be read.
+    """
+    path = Path(path).expanduser()
+    try:
+        text = unicodedata.normalize("NFC", _decode(path.read_bytes()))
+    except OSError as error:
+        raise DataError(
+            f"{what} {path} cannot be read ({error.strerror}): check the path"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{what} {path} is neither UTF-8 nor UTF-16 text: save it as 'CSV UTF-8'"
+        ) from error
+    hint = f": {hint}" if hint else ""
+    # Excel's own first line, which names the delimiter.
+    named = re.match(r"sep=(.)\r?\n", text)
+    skipped = 1 if named else 0
+    text = text[named.end() :] if named else text
+    header = text.partition("\n")[0]
+    delimiter = named[1] if named else max(DELIMITERS, key=header.count)
+    # newline="" keeps line breaks inside quotes, as the csv module asks for.
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    rows: list[tuple[int, dict[str, str]]] = []
+    try:
+        columns = tuple(name.strip().lower() for name in next(reader, []))
+        repeated = sorted({name for name in columns if name and columns.count(name) > 1})
+        if repeated:
+            raise DataError(f"{path} has the column {repeated[0]} twice: rename or remove one")
+        for fields in reader:
+            line = reader.line_num + skipped
+            if not any(field.strip() for field in fields):
+                continue
+            if len(fields) != len(columns):
+                raise DataError(
+                    f"{path} row {line} has {len(fields)} fields, the header {len(columns)}: "
+                    "quote fields that contain the delimiter"
+                )
+            rows.append((line, dict(zip(columns, (f.strip() for f in fields), strict=True))))
+    except csv.Error as error:
+        raise DataError(f"{path} row {reader.line_num + skipped}: {error}{hint}") from error
+    return Table(path, columns, tuple(rows))
+
+
+def _decode(data: bytes) -> str:
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return data.decode("utf-16")
+    # Half of the bytes of plain text in UTF-16 are zero, and none in UTF-8.
+    head = data[:200]
+    if b"\0" in head:
+        return data.decode("utf-16-be" if head[:1] == b"\0" else "utf-16-le")
+    return data.decode("utf-8-sig")
