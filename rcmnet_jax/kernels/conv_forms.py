@@ -149,7 +149,6 @@ def _images_at_once(batch: int, positions: int, patches: int) -> int:
     )
 
 
-@partial(jax.jit, static_argnames="padding")
 def band_conv2d(x_BxHxWxC: jax.Array, kernel: jax.Array, *, padding: int) -> jax.Array:
     """`plain_conv2d` with stride 1, for few channels, as a product with a band matrix.
 

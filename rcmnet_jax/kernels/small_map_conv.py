@@ -20,7 +20,6 @@ Place = tuple[int, int]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-@partial(jax.jit, static_argnums=(2, 3))
 def small_map_conv2d(
     x_BxHxWxC: jax.Array, kernel: jax.Array, stride: int, padding: int
 ) -> jax.Array:
@@ -46,7 +45,6 @@ def _forward(x, kernel, stride: int, padding: int):
     return small_map_conv2d(x, kernel, stride, padding), (x, kernel)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
 def _backward(stride: int, padding: int, residuals, g):
     x, kernel = residuals
     size, _, channels, features = kernel.shape

@@ -13,7 +13,6 @@ results a side, T tiles of the images at hand, h and w tiles of one image.
 """
 
 from collections.abc import Sequence
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -78,8 +77,6 @@ def winograd_conv2d(x_BxHxWxC: jax.Array, kernel: jax.Array) -> jax.Array:
     return _convolve(x_BxHxWxC, kernel)
 
 
-# Compiled functions of their own, so that layers of one shape are traced and lowered once.
-@partial(jax.jit, static_argnames="rotated")
 def _convolve(x, kernel: jax.Array, *, rotated: bool = False) -> jax.Array:
     """The convolution by a kernel, or from D to C by the kernel rotated by 180 degrees."""
     kernel_columns = _transform_kernel(kernel)
@@ -118,7 +115,6 @@ def _backward(residuals, g):
 winograd_conv2d.defvjp(_forward, _backward)
 
 
-@jax.jit
 def _kernel_gradient(x, g) -> jax.Array:
     """``G^T [sum over tiles of (B^T d B) (A g A^T)] G``: the transpose of the convolution."""
     widest = max(x.shape[-1], g.shape[-1])
