@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from rcmnet_jax.data.augment import Augmentation
+from rcmnet_jax.data.augment_settings import Augmentation
 from rcmnet_jax.models import MODELS, create_model
 from rcmnet_jax.training.state import create_train_state
 from rcmnet_jax.training.steps import Recipe, train_steps_on_device

@@ -12,7 +12,8 @@ from benchmarks.data import MEAN, STD, batch_of, order_of, split_of
 from benchmarks.flops import matrix_flops
 from benchmarks.plan import CLASSES, EPOCH_STEPS, FROZEN_EPOCHS, TASKS, Case
 from configs.base import base_config
-from rcmnet_jax.data.augment import Augmentation, standardize
+from rcmnet_jax.data.augment import standardize
+from rcmnet_jax.data.augment_settings import Augmentation
 from rcmnet_jax.explain import grad_cam
 from rcmnet_jax.hosts.mesh import make_mesh, put_batch, put_replicated, replicated
 from rcmnet_jax.interop.torch import to_torch_state_dict

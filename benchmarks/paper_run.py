@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks.jax_side import RECIPE, Subject
 from benchmarks.plan import CLASSES, Case
-from rcmnet_jax.data.augment import Augmentation
+from rcmnet_jax.data.augment_settings import Augmentation
 from rcmnet_jax.data.order import BatchOrder
 from rcmnet_jax.hosts.mesh import put_batch, put_replicated, replicated
 from rcmnet_jax.training.steps import train_steps_on_device

@@ -16,7 +16,8 @@ import numpy as np
 
 from rcmnet_jax.checkpoints.open_model import TrainedNetwork
 from rcmnet_jax.data.alignment import Alignment, estimate_alignment
-from rcmnet_jax.data.augment import DIHEDRAL, MAX_ASPECT, apply_views, standardize
+from rcmnet_jax.data.augment import apply_views, standardize
+from rcmnet_jax.data.augment_settings import DIHEDRAL, MAX_ASPECT
 from rcmnet_jax.errors import UserError
 from rcmnet_jax.evaluation import scores
 from rcmnet_jax.inference.predictor import Predictor, softmax

@@ -11,7 +11,7 @@ import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from rcmnet_jax.data.augment import Augmentation
+from rcmnet_jax.data.augment_settings import augmentation_of
 from rcmnet_jax.data.dataset import CellDataset
 from rcmnet_jax.data.on_demand import OnDemandPixels
 from rcmnet_jax.data.order import BatchOrder
@@ -123,7 +123,7 @@ def build_experiment(config: ml_collections.ConfigDict) -> Experiment:
     dataset = open_dataset(config.data, progress=progress)
     split = split_dataset(dataset, config.data.split)
     preprocess = Preprocess(height=config.data.height, width=config.data.width)
-    augmentation = Augmentation(config.data.views, config.data.light, config.data.stain)
+    augmentation = augmentation_of(config.data)
     augmentation.require_shape(preprocess.height, preprocess.width)
     model = create_model(num_classes=len(dataset.class_names), **config.model.to_dict())
     train_rows = split.indices("train")

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from rcmnet_jax.data.augment import Augmentation, augment, draw_views, standardize
+from rcmnet_jax.data.augment import augment, draw_views, standardize
+from rcmnet_jax.data.augment_settings import Augmentation
 from rcmnet_jax.training.state import TrainState
 from rcmnet_jax.transfer.freezing import join_params, part_params
 from rcmnet_jax.types import PyTree, Variables

@@ -55,7 +55,7 @@ def why_not_constant(
     if not frozen_norm and _has_batch_stats(model, input_shape):
         return "batch norm is not frozen"
     if jitter:
-        return "light and stain vary at random"
+        return "the augmented images vary at random"
     return ""
 
 
@@ -74,7 +74,7 @@ def pooled_features(
       model: one of our networks.
       variables: ``params`` and ``batch_stats``.
       image_BxHxWx3: uint8.
-      view_B: int32 rows of `rcmnet_jax.data.augment.DIHEDRAL`; 0 is the image as it is.
+      view_B: int32 rows of `rcmnet_jax.data.augment_settings.DIHEDRAL`; 0 is the image as it is.
       mean: per channel, in [0, 1].
       std: per channel.
 

@@ -37,6 +37,18 @@ FREE_KEYS = (
 
 # Keys that older runs lack, with what they did.
 ADDED_KEYS: dict[str, Any] = {
+    "data.augment": "custom",
+    "data.blur": 0.0,
+    "data.colour": 0.0,
+    "data.gain": 0.0,
+    "data.gamma": 0.0,
+    "data.grey": 0.0,
+    "data.jpeg": 0.0,
+    "data.rotation": 0.0,
+    "data.shade": 0.0,
+    "data.sharpen": 0.0,
+    "data.shift": 0.0,
+    "data.zoom": [1.0, 1.0],
     "data.split.folds": 0,
     "data.split.leave_out": "",
     "data.split.fold": -1,

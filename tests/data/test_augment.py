@@ -7,14 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rcmnet_jax.data.augment import (
-    DIHEDRAL,
-    PAPER_VIEWS,
-    Augmentation,
-    apply_views,
-    augment,
-    standardize,
-)
+from rcmnet_jax.data.augment import apply_views, augment, standardize
+from rcmnet_jax.data.augment_settings import DIHEDRAL, PAPER_VIEWS, Augmentation
 from rcmnet_jax.errors import ConfigError
 
 KEY = jax.random.key(0)

@@ -10,7 +10,7 @@ import pytest
 from flax import traverse_util
 
 from configs.base import base_config
-from rcmnet_jax.data.augment import Augmentation
+from rcmnet_jax.data.augment_settings import Augmentation
 from rcmnet_jax.models import create_model
 from rcmnet_jax.training.optimizer import make_optimizer
 from rcmnet_jax.training.state import create_train_state

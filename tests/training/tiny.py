@@ -6,7 +6,7 @@ import numpy as np
 import optax
 from flax import linen as nn
 
-from rcmnet_jax.data.augment import Augmentation
+from rcmnet_jax.data.augment_settings import Augmentation
 from rcmnet_jax.training.state import TrainState, create_train_state
 from rcmnet_jax.training.steps import Recipe
 
