@@ -161,8 +161,12 @@ class Subject:
     def _make_grad_cam(self):
         return lambda: grad_cam(self._model, self._variables, self._x, self._classes)
 
+    def train_call(self, recipe: Recipe):
+        """A function that takes `repeats` training steps on the batch."""
+        return self._stepper(recipe, *self._repeated())
+
     def _make_train(self):
-        return self._stepper(RECIPE, *self._repeated())
+        return self.train_call(RECIPE)
 
     def _make_frozen_step(self):
         recipe = dataclasses.replace(RECIPE, trainable=HEAD, frozen_norm=True)

@@ -131,8 +131,8 @@ def draw_strengths(key: jax.Array, batch: int, augmentation: Augmentation) -> di
     channels' change down and to the right; ``grey`` is 0 or 1.
     """
     _, light_key, stain_key = jax.random.split(key, 3)
-    # Other than the three that the split gives.
-    key = jax.random.fold_in(key, len(DISTORTIONS))
+    # 0, 1 and 2 would give the keys of the split.
+    key = jax.random.fold_in(key, 3)
     keys = dict(zip(DISTORTIONS, jax.random.split(key, len(DISTORTIONS)), strict=True))
 
     def even(name: str, count: int, key: jax.Array | None = None) -> jax.Array:
@@ -143,8 +143,9 @@ def draw_strengths(key: jax.Array, batch: int, augmentation: Augmentation) -> di
 
     smallest, largest = np.log(augmentation.zoom)
     mixing = even("colour", 9).reshape(batch, 3, 3)
-    mixing = mixing * (1 - jnp.eye(3))
-    mixing = mixing + jnp.eye(3) * (1 - mixing.sum(axis=2, keepdims=True))
+    own = jnp.eye(3)[None]
+    mixing = mixing * (1 - own)
+    mixing = mixing + own * (1 - mixing.sum(axis=2, keepdims=True))
     gamma = even("gamma", 4)
     # One draw decides between blurred and sharpened.
     focus = jax.random.uniform(keys["blur"], (batch, 1), minval=-1, maxval=1)

@@ -165,6 +165,17 @@ PRESETS = {
 }
 
 
+def preset(name: str) -> Augmentation:
+    """The augmentation of that name.
+
+    Raises:
+      ConfigError: there is none.
+    """
+    if name not in PRESETS:
+        raise ConfigError(f"augmentation {name!r} is not one of {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
 def augmentation_of(data: Mapping[str, Any]) -> Augmentation:
     """The augmentation of a config's ``data`` group: a preset, or what its keys say.
 

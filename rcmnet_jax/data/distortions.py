@@ -41,7 +41,8 @@ def illuminate(x_Bx3xHxW: jax.Array, gain_Bx3: jax.Array, slope_Bx3x2: jax.Array
     """
     height, width = x_Bx3xHxW.shape[2:]
     down, right = (slope_Bx3x2[:, :, axis, None, None] for axis in range(2))
-    y, x = jnp.linspace(-1, 1, height)[:, None], jnp.linspace(-1, 1, width)[None]
+    y = jnp.linspace(-1, 1, height)[None, None, :, None]
+    x = jnp.linspace(-1, 1, width)[None, None, None]
     return x_Bx3xHxW * (gain_Bx3[:, :, None, None] * (1 + down * y + right * x))
 
 
@@ -77,10 +78,12 @@ def _focus_matrix(size: int, blur_B: jax.Array, sharpen_B: jax.Array) -> jax.Arr
     # Distances to a pixel and to its mirror images beyond both borders.
     distances = np.stack([out - source, out + source + 1, out + source + 1 - 2 * size])
     deviation = jnp.maximum(blur_B, 0.1)[:, None, None, None]
-    weight = jnp.exp(-0.5 * (jnp.asarray(distances, jnp.float32) / deviation) ** 2).sum(axis=1)
+    weight = jnp.exp(-0.5 * (jnp.asarray(distances, jnp.float32)[None] / deviation) ** 2).sum(
+        axis=1
+    )
     blurred = weight / weight.sum(axis=2, keepdims=True)
     amount = sharpen_B[:, None, None]
-    return jnp.where(amount > 0, (1 + amount) * jnp.eye(size) - amount * blurred, blurred)
+    return jnp.where(amount > 0, (1 + amount) * jnp.eye(size)[None] - amount * blurred, blurred)
 
 
 def warp(
@@ -135,7 +138,10 @@ def quantise_blocks(x_Bx3xHxW: jax.Array, coarseness_B: jax.Array) -> jax.Array:
     x = jnp.pad(x_Bx3xHxW, filled, mode="edge").reshape(batch, 3, down, _BLOCK, across, _BLOCK)
     blocks = x.transpose(0, 1, 2, 4, 3, 5).reshape(batch, 3, down, across, _BLOCK**2)
     cosines, table = _cosine_transform()
-    step = table * jnp.maximum(coarseness_B, _FINEST)[:, None, None, None, None]
+    step = (
+        table[None, None, None, None]
+        * jnp.maximum(coarseness_B, _FINEST)[:, None, None, None, None]
+    )
     blocks = (jnp.round(blocks @ cosines.T / step) * step) @ cosines
     x = blocks.reshape(batch, 3, down, across, _BLOCK, _BLOCK).transpose(0, 1, 2, 4, 3, 5)
     x = x.reshape(batch, 3, down * _BLOCK, across * _BLOCK)[:, :, :height, :width]
