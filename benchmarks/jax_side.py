@@ -12,7 +12,8 @@ from benchmarks.cases import CLASSES, EPOCH_STEPS, FROZEN_EPOCHS, TASKS, Case
 from benchmarks.flops import matrix_flops
 from benchmarks.random_images import MEAN, STD, batch_of, order_of, split_of
 from configs.base import base_config
-from rcmnet_jax.data.augment import Augmentation, standardize
+from rcmnet_jax.data.augment import standardize
+from rcmnet_jax.data.augment_settings import Augmentation
 from rcmnet_jax.explain import grad_cam
 from rcmnet_jax.hosts.mesh import make_mesh, put_batch, put_replicated
 from rcmnet_jax.inference import BatchedPass
@@ -161,6 +162,10 @@ class Subject:
 
     def _make_grad_cam(self):
         return lambda: grad_cam(self._model, self._variables, self._x, self._classes)
+
+    def train_call(self, config: StepConfig):
+        """A function that takes `repeats` training steps on the batch."""
+        return self._stepper(config, *self._repeated())
 
     def _make_train(self):
         return self._stepper(CONFIG, *self._repeated())

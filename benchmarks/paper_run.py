@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks.cases import CLASSES, Case
 from benchmarks.jax_side import CONFIG, INPUTS, Subject
-from rcmnet_jax.data.augment import Augmentation
+from rcmnet_jax.data.augment_settings import Augmentation
 from rcmnet_jax.data.order import BatchOrder
 from rcmnet_jax.hosts.mesh import put_batch, put_replicated
 from rcmnet_jax.training.steps import compile_step

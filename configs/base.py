@@ -51,9 +51,22 @@ def base_config(model: str = "rcmnet") -> ml_collections.ConfigDict:
     config.data.page = 0  # Which image of files that hold several (pages, channels, focus planes).
     config.data.cache = "device"  # device | host | stream.
     config.data.sampling = "shuffle"  # shuffle | balanced.
+    # custom (the keys below decide) | none | paper | mild | strong (for images of other labs).
+    config.data.augment = "custom"
     config.data.views = "dihedral"  # none | dihedral | paper (six fixed views of each image).
     config.data.light = 0.0  # Half-width of the random brightness factor.
     config.data.stain = 0.0  # Spread of the random factor on each channel's optical density.
+    config.data.zoom = (1.0, 1.0)  # Smallest and largest size of a cell over its own.
+    config.data.rotation = 0.0  # Largest turn either way, in degrees.
+    config.data.shift = 0.0  # Largest move along each axis, as a share of the side.
+    config.data.blur = 0.0  # Largest standard deviation of a blur, as a share of the side.
+    config.data.sharpen = 0.0  # Largest weight of unsharp masking, e.g. 1.0.
+    config.data.colour = 0.0  # Largest weight that a channel gets from another.
+    config.data.gain = 0.0  # Half-width of the random factor on each channel.
+    config.data.shade = 0.0  # Largest change of light from the centre to an edge, as a share.
+    config.data.gamma = 0.0  # Largest logarithm of a channel's gamma, either way.
+    config.data.jpeg = 0.0  # Coarsest rounding in 8x8 blocks; 1 is about JPEG's quality 50.
+    config.data.grey = 0.0  # Share of images that lose their colour.
     config.data.split = ml_collections.ConfigDict()
     # 2: train/val/test folders, or the manifest's column split, are the split where there are any;
     # a tenth of images without a patient id become patients of their own. 1: neither, as before.

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rcmnet_jax.checkpoints.open_model import load_model as load_model
     from rcmnet_jax.checkpoints.open_model import load_run as load_run
     from rcmnet_jax.checkpoints.pretrained import pretrained as pretrained
-    from rcmnet_jax.data.augment import Augmentation as Augmentation
+    from rcmnet_jax.data.augment_settings import Augmentation as Augmentation
     from rcmnet_jax.data.preprocess import Preprocess as Preprocess
     from rcmnet_jax.data.preprocess import decode_image as decode_image
     from rcmnet_jax.evaluation.metrics import evaluate_predictions as evaluate_predictions
@@ -38,7 +38,7 @@ __version__ = "0.1.0"
 
 # Public name -> the module that defines it.
 PUBLIC = {
-    "Augmentation": "data.augment",
+    "Augmentation": "data.augment_settings",
     "Classifier": "prediction.classifier",
     "MODELS": "models.registry",
     "Preprocess": "data.preprocess",

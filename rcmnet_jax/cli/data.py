@@ -1,11 +1,11 @@
-"""Audit, build, split or draw a data set of cell images."""
+"""Audit, build, split, show or draw a data set of cell images."""
 
 import argparse
 
 from rcmnet_jax.cli.arguments import user_path, user_path_text
 from rcmnet_jax.cli.exit_codes import OK, PARTIAL
 from rcmnet_jax.errors import UserError
-from rcmnet_jax.files import require_folder
+from rcmnet_jax.files import replacing, require_folder
 
 NAMES = ("pbc", "cart", "cell_folder")
 EXAMPLES = """\
@@ -14,6 +14,7 @@ examples:
   rcmnet data audit PBC_dataset_normal_DIB --split checkpoints/pbc_rcmnet/split.csv
   rcmnet data build PBC_dataset_normal_DIB --name pbc
   rcmnet data split PBC_dataset_normal_DIB --name pbc --protocol paper --out split.csv
+  rcmnet data show PBC_dataset_normal_DIB --augment strong --out sheet.png
   rcmnet data synthetic drawn_cells --kind pbc --per-class 20
 
 `audit` says what building finds, near-duplicates within and across the parts of the split, whether
@@ -58,6 +59,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--group-by", choices=("auto", "patient", "slide", "lab", "fold", "image"), default="auto"
     )
     split.set_defaults(action_function=_split)
+
+    show = actions.add_parser("show", help="draw what an augmentation makes of some images")
+    show.add_argument("source", help="folder of class folders, zip of one, or CSV manifest")
+    show.add_argument("--augment", default="strong", help="none, paper, mild or strong")
+    show.add_argument("--out", type=user_path, required=True, help="the PNG")
+    show.add_argument("--size", type=int, default=64, help="pixels a side, as in training")
+    show.add_argument("--per-class", type=int, default=2, help="images of each class")
+    show.add_argument("--samples", type=int, default=11, help="augmented pictures of each image")
+    show.add_argument("--seed", type=int, default=0)
+    show.set_defaults(action_function=_show)
 
     synthetic = actions.add_parser("synthetic", help="draw synthetic cells into class folders")
     synthetic.add_argument("directory", type=user_path)
@@ -134,6 +145,32 @@ def _split(args: argparse.Namespace) -> int:
     write_split_csv(split, args.out)
     print(split.table())
     print(f"written to {args.out}; train on it with --config.data.split.csv={args.out}")
+    return OK
+
+
+def _show(args: argparse.Namespace) -> int:
+    require_folder(args.out.parent)
+    for option, smallest in (("per_class", 1), ("samples", 1), ("seed", 0)):
+        if getattr(args, option) < smallest:
+            raise UserError(f"--{option.replace('_', '-')} must be at least {smallest}")
+    import jax
+    from PIL import Image
+
+    from rcmnet_jax.data import Preprocess, open_source
+    from rcmnet_jax.data.augment_settings import preset
+    from rcmnet_jax.data.contact_sheet import contact_sheet, sample_images
+
+    augmentation = preset(args.augment)
+    images = sample_images(
+        open_source(args.source),
+        Preprocess(args.size, args.size),
+        per_class=args.per_class,
+        seed=args.seed,
+    )
+    sheet = contact_sheet(images, augmentation, jax.random.key(args.seed), samples=args.samples)
+    with replacing(args.out) as temporary:
+        Image.fromarray(sheet).save(temporary, format="PNG")
+    print(f"{len(images)} images, each with {args.samples} augmented pictures, in {args.out}")
     return OK
 
 

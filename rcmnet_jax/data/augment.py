@@ -1,80 +1,20 @@
 """Augmentation on device, inside the compiled training step. Never on validation or test.
 
-Three means, all optional: the paper's six views as an offline-equivalent expansion of the train
-split (Table 3), a random element of the dihedral group per image and step, and a mild jitter of
-stain and light. Views are exact pixel moves on uint8; jitter works on float32.
+Views are exact pixel moves on uint8: the paper's six as an offline-equivalent expansion of the
+train split (Table 3), or a random element of the dihedral group per image and step. Distortions
+(`rcmnet_jax.data.distortions`) stand for other microscopes, stains and cameras. What is drawn is a
+function of the step's key alone.
 """
-
-import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from rcmnet_jax.errors import ConfigError
+from rcmnet_jax.data import distortions
+from rcmnet_jax.data.augment_settings import DIHEDRAL, DISTORTIONS, Augmentation
 
-# (transpose, flip rows, flip columns) of each element of the dihedral group. The first six are
-# the paper's x6: the image, its rotations by 90, 180 and 270 degrees, and its two flips.
-DIHEDRAL = (
-    (False, False, False),
-    (True, True, False),
-    (False, True, True),
-    (True, False, True),
-    (False, True, False),
-    (False, False, True),
-    (True, False, False),
-    (True, True, True),
-)
-PAPER_VIEWS = 6
-VIEW_MODES = ("none", "dihedral", "paper")
-# Sides may differ by this fraction for a quarter turn to make sense (PBC: 363 against 360).
-MAX_ASPECT = 1.1
-
-
-@dataclasses.dataclass(frozen=True)
-class Augmentation:
-    """What is done to training images.
-
-    Attributes:
-      views: ``none``; ``dihedral``, a random one of eight per image and step; ``paper``, every
-        image six times an epoch, once in each of the paper's views.
-      light: half-width of the random brightness factor, 0 for none (0.1: between 0.9 and 1.1).
-      stain: standard deviation of the random factor on each channel's optical density (0: none).
-    """
-
-    views: str = "dihedral"
-    light: float = 0.0
-    stain: float = 0.0
-
-    def __post_init__(self):
-        if self.views not in VIEW_MODES:
-            raise ConfigError(f"data.views {self.views!r} is not one of {', '.join(VIEW_MODES)}")
-        if not (0 <= self.light < 1 and 0 <= self.stain < 1):
-            raise ConfigError(
-                f"data.light and data.stain are fractions in [0, 1), got {self.light}, {self.stain}"
-            )
-
-    @property
-    def expansion(self) -> int:
-        """How many times an epoch shows each image."""
-        return PAPER_VIEWS if self.views == "paper" else 1
-
-    @property
-    def distinct_views(self) -> int:
-        """How many views of an image there are, its first rows of `DIHEDRAL`."""
-        return len(DIHEDRAL) if self.views == "dihedral" else self.expansion
-
-    @property
-    def jitters(self) -> bool:
-        """Whether a view differs from one time to the next."""
-        return bool(self.light or self.stain)
-
-    def require_shape(self, height: int, width: int) -> None:
-        """Raises `ConfigError` where quarter turns would cut off more than a thin border."""
-        if self.views != "none" and max(height, width) > MAX_ASPECT * min(height, width):
-            raise ConfigError(
-                f"data.views={self.views} turns images by 90 degrees, which {height}x{width} pixels"
-                " do not allow: use nearly square images, or data.views=none"
-            )
+# Standard deviation of the blurred image that sharpening takes away, as a share of the side.
+_SHARPENED_SCALE = 1 / 64
 
 
 def apply_views(images_BxHxWx3: jax.Array, view_B: jax.Array) -> jax.Array:
@@ -126,6 +66,8 @@ def augment(
     if augmentation.views != "none":
         images_BxHxWx3 = apply_views(images_BxHxWx3, view_B)
     x = images_BxHxWx3.astype(jnp.float32) / 255
+    if augmentation.distorts:
+        return _distort(x, key, augmentation)
     if augmentation.stain:
         # Absorbed light follows Beer-Lambert: stain strength scales -log(transmitted light).
         spread = augmentation.stain * jax.random.normal(stain_key, (batch, 1, 1, 3))
@@ -134,6 +76,99 @@ def augment(
         half = augmentation.light
         x = x * jax.random.uniform(light_key, (batch, 1, 1, 1), minval=1 - half, maxval=1 + half)
     return jnp.clip(x, 0, 1) if augmentation.light or augmentation.stain else x
+
+
+def _distort(x_BxHxWx3: jax.Array, key: jax.Array, augmentation: Augmentation) -> jax.Array:
+    """All distortions; a strength that is 0 leaves its step out of the compiled program."""
+    drawn = draw_strengths(key, x_BxHxWx3.shape[0], augmentation)
+    side = max(x_BxHxWx3.shape[1:3])
+    x = x_BxHxWx3.transpose(0, 3, 1, 2)
+    if augmentation.stain:
+        x = distortions.absorb(x, drawn["density"])
+    if augmentation.colour:
+        x = distortions.mix_channels(x, drawn["mixing"].reshape(-1, 3, 3))
+    if augmentation.light or augmentation.gain or augmentation.shade:
+        x = distortions.illuminate(x, drawn["gain"], drawn["slope"].reshape(-1, 3, 2))
+    if augmentation.gamma:
+        x = distortions.bend(x, drawn["gamma"])
+    zoom, sharpen = drawn["zoom"][:, 0], drawn["sharpen"][:, 0]
+    if augmentation.blur or augmentation.sharpen or augmentation.zoom[0] < 1:
+        # Before the zoom, so that a smaller picture does not alias.
+        aliasing = 0.25 * jnp.maximum(1 / zoom**2 - 1, 0)
+        blurred = jnp.sqrt((side * drawn["blur"][:, 0]) ** 2 + aliasing)
+        x = distortions.focus(x, jnp.where(sharpen > 0, side * _SHARPENED_SCALE, blurred), sharpen)
+    if augmentation.zoom != (1.0, 1.0) or augmentation.rotation or augmentation.shift:
+        x = distortions.warp(x, zoom, drawn["angle"][:, 0], side * drawn["shift"])
+    x = jnp.clip(x, 0, 1)
+    if augmentation.jpeg:
+        x = distortions.quantise_blocks(x, drawn["jpeg"][:, 0])
+    if augmentation.grey:
+        x = distortions.to_grey(x, drawn["grey"][:, 0])
+    return x.transpose(0, 2, 3, 1)
+
+
+def draw_strengths(key: jax.Array, batch: int, augmentation: Augmentation) -> dict[str, jax.Array]:
+    """The strengths of each distortion, float32 (B, n), that `augment` applies with this key.
+
+    ``zoom`` and ``gain`` are factors, ``density`` and ``gamma`` exponents, ``angle`` radians,
+    ``shift`` and ``blur`` shares of the side, ``mixing`` the rows of a 3x3 matrix, ``slope`` three
+    channels' change down and to the right; ``grey`` is 0 or 1.
+    """
+    _, light_key, stain_key = jax.random.split(key, 3)
+    # 0, 1 and 2 would give the keys of the split.
+    key = jax.random.fold_in(key, 3)
+    keys = dict(zip(DISTORTIONS, jax.random.split(key, len(DISTORTIONS)), strict=True))
+
+    def even(name: str, count: int, key: jax.Array | None = None) -> jax.Array:
+        """Evenly between minus and plus the setting."""
+        largest = getattr(augmentation, name)
+        key = keys[name] if key is None else key
+        return largest * jax.random.uniform(key, (batch, count), minval=-1, maxval=1)
+
+    smallest, largest = np.log(augmentation.zoom)
+    mixing = even("colour", 9).reshape(batch, 3, 3)
+    own = jnp.eye(3)[None]
+    mixing = mixing * (1 - own)
+    mixing = mixing + own * (1 - mixing.sum(axis=2, keepdims=True))
+    gamma = even("gamma", 4)
+    # One draw decides between blurred and sharpened.
+    focus = jax.random.uniform(keys["blur"], (batch, 1), minval=-1, maxval=1)
+    blurs, sharpens = (jnp.abs(focus), jnp.abs(focus))
+    if augmentation.blur and augmentation.sharpen:
+        blurs, sharpens = jnp.maximum(focus, 0), jnp.maximum(-focus, 0)
+    spread = augmentation.stain * jax.random.normal(stain_key, (batch, 3))
+    drawn = {
+        "density": jnp.maximum(1 + spread, 0.1),
+        "mixing": mixing.reshape(batch, 9),
+        "gain": (1 + even("light", 1, light_key)) * (1 + even("gain", 3)),
+        "slope": even("shade", 6),
+        "gamma": jnp.exp((gamma[:, :1] + gamma[:, 1:]) / 2),
+        "blur": augmentation.blur * blurs,
+        "sharpen": augmentation.sharpen * sharpens,
+        "zoom": jnp.exp(
+            jax.random.uniform(keys["zoom"], (batch, 1), minval=smallest, maxval=largest)
+        ),
+        "angle": jnp.deg2rad(even("rotation", 1)),
+        "shift": even("shift", 2),
+        "jpeg": jnp.maximum(even("jpeg", 1), 0),
+        "grey": jax.random.bernoulli(keys["grey"], augmentation.grey, (batch, 1)).astype(
+            jnp.float32
+        ),
+    }
+    return _computed_once(drawn)
+
+
+def _computed_once(drawn: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """The same values (B, n), which XLA's CPU backend does not compute again for every pixel.
+
+    It fuses what is drawn into the loops over pixels, and drops optimization barriers before it
+    does; a matrix product is where its fusions end. Without this the step would take several times
+    as long as all distortions.
+    """
+    table = jnp.concatenate(list(drawn.values()), axis=1)
+    table = jnp.matmul(table, jnp.eye(table.shape[1]), precision="highest")
+    ends = np.cumsum([value.shape[1] for value in drawn.values()])[:-1]
+    return dict(zip(drawn, jnp.split(table, ends, axis=1), strict=True))
 
 
 def standardize(

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from rcmnet_jax.data.augment import Augmentation
+from rcmnet_jax.data.augment_settings import Augmentation
 from rcmnet_jax.models import create_model
 from rcmnet_jax.paper.plan import PlannedRun
 from rcmnet_jax.training.state import create_train_state

@@ -10,6 +10,7 @@ import numpy as np
 from rcmnet_jax.checkpoints.open_model import TrainedNetwork
 from rcmnet_jax.checkpoints.provenance import collect_provenance
 from rcmnet_jax.checkpoints.store import tree_sha256
+from rcmnet_jax.data.audit import examine_thumbnails, thumbnail
 from rcmnet_jax.evaluation.results import split_note
 from rcmnet_jax.scoring.score import Scored
 

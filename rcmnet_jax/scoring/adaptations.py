@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from rcmnet_jax.data.alignment import Alignment, estimate_alignment
-from rcmnet_jax.data.augment import DIHEDRAL, MAX_ASPECT
+from rcmnet_jax.data.augment_settings import DIHEDRAL, MAX_ASPECT
 from rcmnet_jax.errors import UserError
 from rcmnet_jax.evaluation import scores
 from rcmnet_jax.inference import BatchedPass, TrainedNetwork, logits, softmax

@@ -11,7 +11,7 @@ import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from rcmnet_jax.data.augment import Augmentation
+from rcmnet_jax.data.augment_settings import augmentation_of
 from rcmnet_jax.data.dataset import CellDataset
 from rcmnet_jax.data.on_demand import OnDemandPixels
 from rcmnet_jax.data.order import BatchOrder
@@ -149,7 +149,7 @@ def build_experiment(
     preprocess = Preprocess(
         **{key: config.data[key] for key in ("height", "width", "bit_depth", "page")}
     )
-    augmentation = Augmentation(config.data.views, config.data.light, config.data.stain)
+    augmentation = augmentation_of(config.data)
     augmentation.require_shape(preprocess.height, preprocess.width)
     order = BatchOrder(
         labels,

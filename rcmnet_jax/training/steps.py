@@ -11,7 +11,8 @@ import optax
 from flax import struct
 from jax.sharding import Mesh
 
-from rcmnet_jax.data.augment import Augmentation, augment, draw_views, standardize
+from rcmnet_jax.data.augment import augment, draw_views, standardize
+from rcmnet_jax.data.augment_settings import Augmentation
 from rcmnet_jax.errors import UserError
 from rcmnet_jax.hosts.mesh import replicated
 from rcmnet_jax.training.state import TrainState

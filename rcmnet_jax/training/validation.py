@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from rcmnet_jax.checkpoints.store import CheckpointStore
-from rcmnet_jax.data.augment import PAPER_VIEWS
+from rcmnet_jax.data.augment_settings import PAPER_VIEWS
 from rcmnet_jax.errors import CheckpointError, ConfigError
 from rcmnet_jax.evaluation import scores
 from rcmnet_jax.evaluation.results import write_evaluation

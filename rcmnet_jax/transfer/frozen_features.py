@@ -54,7 +54,7 @@ def why_not_constant(
     if not frozen_norm and _has_batch_stats(model, input_shape):
         return "batch norm is not frozen"
     if jitter:
-        return "light and stain vary at random"
+        return "the augmented images vary at random"
     return ""
 
 

@@ -30,8 +30,20 @@ FREE_KEYS = (
 )
 # Keys that older runs lack, with the value they ran with.
 ADDED_KEYS: dict[str, Any] = {
+    "data.augment": "custom",
     "data.bit_depth": 0,
+    "data.blur": 0.0,
+    "data.colour": 0.0,
+    "data.gain": 0.0,
+    "data.gamma": 0.0,
+    "data.grey": 0.0,
+    "data.jpeg": 0.0,
     "data.page": 0,
+    "data.rotation": 0.0,
+    "data.shade": 0.0,
+    "data.sharpen": 0.0,
+    "data.shift": 0.0,
+    "data.zoom": [1.0, 1.0],
     "data.split.version": 1,
     "data.split.folds": 0,
     "data.split.leave_out": "",

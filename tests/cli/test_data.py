@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from PIL import Image
 
 from rcmnet_jax.cli.main import main
 
@@ -36,6 +37,21 @@ def test_drawn_cells_are_called_synthetic(tmp_path, capsys):
     assert main(argv) == 0
     assert "synthetic" in capsys.readouterr().out
     assert len([p for p in (tmp_path / "drawn").rglob("*") if p.suffix in (".jpg", ".png")]) == 2
+
+
+def test_show_writes_a_picture_of_the_augmented_images(cells, tmp_path, capsys):
+    out = tmp_path / "sheet.png"
+    argv = ["--size", "16", "--per-class", "1", "--samples", "2", "--out", str(out)]
+    assert main(["data", "show", str(cells), *argv]) == 0
+    assert str(out) in capsys.readouterr().out
+    with Image.open(out) as sheet:
+        assert sheet.size == (3 * 18, 3 * 18)
+
+
+def test_show_with_an_unknown_augmentation_or_nothing_to_draw(rcmnet_error, cells, tmp_path):
+    argv = ["data", "show", cells, "--out", tmp_path / "sheet.png"]
+    assert "strong" in rcmnet_error(*argv, "--augment", "wild")
+    assert "--samples" in rcmnet_error(*argv, "--samples", "0")
 
 
 @pytest.mark.parametrize("action", ["audit", "build"])

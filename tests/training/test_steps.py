@@ -10,7 +10,7 @@ import pytest
 from flax import traverse_util
 
 from configs.base import base_config
-from rcmnet_jax.data.augment import Augmentation
+from rcmnet_jax.data.augment_settings import Augmentation
 from rcmnet_jax.errors import UserError
 from rcmnet_jax.hosts.mesh import make_mesh
 from rcmnet_jax.models import create_model
