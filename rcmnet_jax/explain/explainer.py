@@ -10,7 +10,7 @@ from flax import linen as nn
 
 from rcmnet_jax.errors import UserError
 from rcmnet_jax.explain.grad_cam import ClassMaps, checked_class_ids, class_maps
-from rcmnet_jax.explain.layers import TARGETS, check_layer, layer_grid
+from rcmnet_jax.explain.map_layers import TARGETS, check_layer, layer_grid
 from rcmnet_jax.explain.methods import METHODS
 from rcmnet_jax.explain.overlay import Placement
 from rcmnet_jax.explain.smoothing import dihedral_mean

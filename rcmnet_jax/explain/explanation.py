@@ -19,12 +19,12 @@ from rcmnet_jax.explain.images import (
     find_images,
     read_images,
 )
-from rcmnet_jax.explain.layers import deepest_layer
 from rcmnet_jax.explain.localisation import (
     compare_localisation,
     localisation_scores,
     localise_maps,
 )
+from rcmnet_jax.explain.map_layers import deepest_layer
 from rcmnet_jax.explain.network_maps import (
     NetworkMaps,
     class_id_of,

@@ -13,7 +13,7 @@ import numpy as np
 from flax import linen as nn
 
 from rcmnet_jax.errors import UserError
-from rcmnet_jax.explain.layers import TARGETS, check_layer, map_and_gradient
+from rcmnet_jax.explain.map_layers import TARGETS, check_layer, map_and_gradient
 from rcmnet_jax.explain.methods import METHODS
 from rcmnet_jax.types import Variables
 

@@ -33,7 +33,7 @@ class TrainedNetwork:
       temperature: to divide the logits by for honest probabilities; None where it was not fitted.
       gate: tells what the network should not judge; None where it was not fitted.
       absent: patterns of parts that the file has no weights for, so that they start fresh;
-        only where it is another network's, see `rcmnet_jax.interop.pretrained`.
+        only where it is another network's, see `rcmnet_jax.interop.start_weights`.
     """
 
     model: nn.Module

@@ -14,7 +14,7 @@ from typing import Any
 from flax import traverse_util
 
 from rcmnet_jax.errors import UserError
-from rcmnet_jax.interop.layouts import (
+from rcmnet_jax.interop.array_layouts import (
     CONV,
     CONV_SWAPPED,
     DENSE,

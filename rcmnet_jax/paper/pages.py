@@ -13,8 +13,8 @@ from rcmnet_jax.files import write_text
 from rcmnet_jax.html import image_uri, write_page
 from rcmnet_jax.paper.collect import Results
 from rcmnet_jax.paper.figures import draw_figures, page_sized
+from rcmnet_jax.paper.paper_tables import Table, make_tables
 from rcmnet_jax.paper.plan import PlannedRun, ReproductionSettings
-from rcmnet_jax.paper.tables import Table, make_tables
 
 
 def write_pages(

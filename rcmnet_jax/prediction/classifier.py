@@ -14,7 +14,7 @@ from rcmnet_jax.data.threads import ordered_map
 from rcmnet_jax.errors import BadImageError, DataError
 from rcmnet_jax.inference import BatchedPass, Outputs, TrainedNetwork, logits_features_colours
 from rcmnet_jax.inference.gate import REVIEW
-from rcmnet_jax.prediction.inputs import read_file
+from rcmnet_jax.prediction.image_list import read_file
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from rcmnet_jax.errors import UserError
 from rcmnet_jax.files import replacing
 from rcmnet_jax.inference.gate import STATUSES
 from rcmnet_jax.prediction.classifier import Classifier, ReadImage
-from rcmnet_jax.prediction.inputs import ImageList, list_images
+from rcmnet_jax.prediction.image_list import ImageList, list_images
 from rcmnet_jax.prediction.prediction_table import (
     Partial,
     Row,
@@ -46,7 +46,7 @@ def predict_folder(
 
     Args:
       classifier: the model.
-      images: what `rcmnet_jax.prediction.inputs.list_images` takes; one path or several.
+      images: what `rcmnet_jax.prediction.image_list.list_images` takes; one path or several.
       out: the CSV file.
       roles: a CSV of class and role for the differential count, see `read_roles`.
       top_k: how many classes to name, best first.

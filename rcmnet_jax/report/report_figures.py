@@ -20,7 +20,7 @@ from rcmnet_jax.evaluation.plots import (
 )
 from rcmnet_jax.evaluation.training_curves import plot_curves
 from rcmnet_jax.explain import class_maps, layer_grid
-from rcmnet_jax.explain.layers import deepest_layer
+from rcmnet_jax.explain.map_layers import deepest_layer
 from rcmnet_jax.explain.overlay import overlay
 from rcmnet_jax.html import image_uri, png_uri
 from rcmnet_jax.scoring.score import Scored

@@ -11,7 +11,7 @@ from rcmnet_jax.data.splits import Split
 from rcmnet_jax.errors import DataError
 from rcmnet_jax.inference.network import TrainedNetwork
 from rcmnet_jax.training.inputs import open_dataset, split_dataset
-from rcmnet_jax.workdir.workdir import with_added_keys
+from rcmnet_jax.workdir.config_file import with_added_keys
 
 _ELSEWHERE = (
     "say with --source where they are now, or score other images with rcmnet evaluate --data FOLDER"

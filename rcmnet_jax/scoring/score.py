@@ -15,7 +15,8 @@ from rcmnet_jax.inference import BatchedPass, softmax
 from rcmnet_jax.inference import logits as logits_of
 from rcmnet_jax.inference.network import TrainedNetwork
 from rcmnet_jax.scoring.run_data import RunData
-from rcmnet_jax.workdir.workdir import log_test_access, write_errors_told
+from rcmnet_jax.workdir.access_log import log_test_access
+from rcmnet_jax.workdir.disk_errors import disk_errors_as_user_errors
 
 # The part that images of another set are called in file names.
 OTHER = "external"
@@ -66,7 +67,7 @@ class Scored:
           UserError: a file cannot be written.
         """
         if self.part == "test":
-            with write_errors_told(out):
+            with disk_errors_as_user_errors(out):
                 log_test_access(out, self.meta["step"], "scored by rcmnet evaluate")
         return write_evaluation(
             out,

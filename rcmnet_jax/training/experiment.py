@@ -21,7 +21,7 @@ from rcmnet_jax.data.statistics import channel_statistics
 from rcmnet_jax.errors import ConfigError
 from rcmnet_jax.hosts.mesh import make_mesh, require_divisible
 from rcmnet_jax.inference.network import TrainedNetwork
-from rcmnet_jax.interop.pretrained import open_weights
+from rcmnet_jax.interop.start_weights import open_weights
 from rcmnet_jax.models import create_model
 from rcmnet_jax.training.config import check_values
 from rcmnet_jax.training.inputs import open_dataset, open_pixels, split_dataset

@@ -7,7 +7,7 @@ import pytest
 
 from rcmnet_jax.data import prepare_dataset
 from rcmnet_jax.data.sources import open_source
-from rcmnet_jax.data.sources.layouts import part_of
+from rcmnet_jax.data.sources.folder_layouts import part_of
 from rcmnet_jax.errors import DataError
 
 

@@ -22,7 +22,7 @@ from rcmnet_jax.data.sources import open_source
 from rcmnet_jax.data.splits import read_split_csv
 from rcmnet_jax.errors import BadImageError
 from rcmnet_jax.evaluation.predictions import read_predictions
-from rcmnet_jax.training.config_checks import check_values
+from rcmnet_jax.training.config import check_values
 from rcmnet_jax.training.log import read_rows
 from rcmnet_jax.workdir.config_file import require_same_config
 from tests.fuzz import inputs

@@ -10,7 +10,7 @@ import pytest
 from rcmnet_jax.cli.main import main
 from rcmnet_jax.errors import TrainingError
 from rcmnet_jax.paper import plan
-from rcmnet_jax.workdir.workdir import locked_workdir
+from rcmnet_jax.workdir.lock import locked_workdir
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rcmnet_jax.errors import BadImageError, DataError
-from rcmnet_jax.prediction.inputs import LARGEST_FILE, list_images
+from rcmnet_jax.prediction.image_list import LARGEST_FILE, list_images
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
-from rcmnet_jax.data.sources.layouts import describe, levels_above_classes, part_of
+from rcmnet_jax.data.sources.folder_layouts import describe, levels_above_classes, part_of
 from rcmnet_jax.data.sources.source_file import (
     IgnoredFile,
     SourceFile,

@@ -5,7 +5,7 @@ import re
 import unicodedata
 from pathlib import Path, PurePosixPath
 
-from rcmnet_jax.data.sources.layouts import part_of
+from rcmnet_jax.data.sources.folder_layouts import part_of
 from rcmnet_jax.data.sources.source_file import SourceFile, is_text
 from rcmnet_jax.data.tables import Table, read_table
 from rcmnet_jax.errors import DataError

@@ -10,7 +10,7 @@ from flax.traverse_util import flatten_dict
 from rcmnet_jax.checkpoints import load_model
 from rcmnet_jax.data.preprocess import Preprocess
 from rcmnet_jax.errors import CheckpointError, UserError
-from rcmnet_jax.interop.pretrained import IMAGENET_MEAN, IMAGENET_STD, open_weights
+from rcmnet_jax.interop.start_weights import IMAGENET_MEAN, IMAGENET_STD, open_weights
 from rcmnet_jax.interop.torch import from_torch_state_dict, to_torch_state_dict
 from rcmnet_jax.interop.torch_files import write_torch_file
 from rcmnet_jax.models import create_model

@@ -7,7 +7,7 @@ import pytest
 
 from rcmnet_jax.errors import UserError
 from rcmnet_jax.explain import class_maps, grad_cam
-from rcmnet_jax.explain.layers import (
+from rcmnet_jax.explain.map_layers import (
     adding_at,
     deepest_layer,
     layer_grid,
