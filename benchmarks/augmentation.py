@@ -52,7 +52,9 @@ def main() -> None:
     print(f"{case.name}, {subject.device}: milliseconds a step, median (least)")
     base = None
     for name, measured in times.items():
-        wall, busy = ([1e3 * t / subject.repeats for t in column] for column in zip(*measured))
+        wall, busy = (
+            [1e3 * t / subject.repeats for t in column] for column in zip(*measured, strict=True)
+        )
         median = statistics.median(busy)
         base = base or median
         print(
