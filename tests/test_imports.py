@@ -21,7 +21,7 @@ STANDS_ON = {
     "evaluation": set(),
     "hosts": set(),
     "models": {"kernels"},
-    "workdir": {"hosts"},
+    "workdir": set(),
     "inference": {"models", "data", "evaluation", "hosts"},
     "checkpoints": {"inference"},
     "transfer": {"inference"},
