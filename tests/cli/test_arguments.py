@@ -82,4 +82,4 @@ def test_the_config_file_may_lie_anywhere(home, monkeypatch, tmp_path):
     with pytest.raises(UserError, match="run this in a checkout of rcmnet-jax, or give the whole"):
         _parse(["--config=configs/cells.py", "--workdir=run"])
     config, _, _ = _parse(["--config", f"{checkout}/configs/cells.py:size=48", "--workdir", "run"])
-    assert config.data.size == 48
+    assert config.data.height == 48
