@@ -139,6 +139,9 @@ def _require_same(
     saved: ml_collections.ConfigDict, config: ml_collections.ConfigDict, workdir: Path
 ) -> None:
     before, now = flatten_config(saved), flatten_config(config)
+    if before.get("init.checkpoint") and now.get("init.checkpoint"):
+        # A run resumes from its own checkpoints, wherever its start weights are by now.
+        now["init.checkpoint"] = before["init.checkpoint"]
     differing = [
         f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
         for key in sorted(before.keys() | now.keys())
