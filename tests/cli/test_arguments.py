@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from rcmnet_jax.cli.arguments import user_path, user_path_text
+from rcmnet_jax.cli.config_flags import parse_flags
 from rcmnet_jax.cli.main import _parser
-from rcmnet_jax.cli.train import _parse
 from rcmnet_jax.errors import UserError
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module.. method:DeprecationWarning")
@@ -58,7 +58,7 @@ def test_every_path_of_every_command_is_expanded(home):
 
 
 def test_train_expands_the_workdir_and_every_path_of_the_config(home):
-    config, workdir, _ = _parse(
+    config, workdir, _ = parse_flags(
         [
             "--config=configs/cells.py:size=32",
             "--workdir=~/runs/a",
@@ -73,13 +73,15 @@ def test_train_expands_the_workdir_and_every_path_of_the_config(home):
 
 def test_train_reports_a_home_that_does_not_exist():
     with pytest.raises(UserError, match="~no_such_user/run"):
-        _parse(["--config=configs/cells.py:size=32", "--workdir=~no_such_user/run"])
+        parse_flags(["--config=configs/cells.py:size=32", "--workdir=~no_such_user/run"])
 
 
 def test_the_config_file_may_lie_anywhere(home, monkeypatch, tmp_path):
     checkout = Path.cwd()
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="run this in a checkout of rcmnet-jax, or give the whole"):
-        _parse(["--config=configs/cells.py", "--workdir=run"])
-    config, _, _ = _parse(["--config", f"{checkout}/configs/cells.py:size=48", "--workdir", "run"])
+        parse_flags(["--config=configs/cells.py", "--workdir=run"])
+    config, _, _ = parse_flags(
+        ["--config", f"{checkout}/configs/cells.py:size=48", "--workdir", "run"]
+    )
     assert config.data.height == 48

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from rcmnet_jax.cli.train import _parse
+from rcmnet_jax.cli.config_flags import parse_flags
 from rcmnet_jax.data.audit import read_audit
 from rcmnet_jax.data.class_map import read_class_map
 from rcmnet_jax.data.preprocess import Preprocess, decode_image
@@ -106,13 +106,13 @@ def _audit(folder: Path, data: bytes) -> None:
 
 
 def _arguments(folder: Path, words: list[str]) -> None:
-    config, *_ = _parse([f"--config={CONFIG}", f"--workdir={folder}", *words])
+    config, *_ = parse_flags([f"--config={CONFIG}", f"--workdir={folder}", *words])
     check_values(config)
 
 
 @functools.cache
 def _config():
-    return _parse([f"--config={CONFIG}", "--workdir=x"])[0]
+    return parse_flags([f"--config={CONFIG}", "--workdir=x"])[0]
 
 
 def _saved_config(folder: Path, data: bytes) -> None:
