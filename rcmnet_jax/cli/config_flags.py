@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import ml_collections
 
 
-def parse_flags(argv: list[str]) -> tuple[ml_collections.ConfigDict, Path, dict[str, str]]:
+def parse_flags(argv: list[str]) -> "tuple[ml_collections.ConfigDict, Path, dict[str, str]]":
     """Parses ``--config``, its overrides, ``--workdir`` and the flags of several processes.
 
     Returns:
