@@ -65,6 +65,7 @@ def test_softmax_sums_to_one_and_takes_large_logits():
     np.testing.assert_allclose(probabilities[1], 1 / 3)
 
 
+@pytest.mark.two_devices
 def test_a_batch_is_split_evenly_over_the_devices():
     batch = put_batch(np.arange(8), make_mesh())
     assert [shard.data.shape for shard in batch.addressable_shards] == [(4,), (4,)]
