@@ -22,8 +22,7 @@ BUNDLE = ROOT / "checkpoints" / "pretrained" / "pbc_rcmnet_64.rcmnet"
 
 PARITY = """
 from functools import partial
-import jax, numpy as np
-from rcmnet_jax.explain import grad_cam
+import jax
 from rcmnet_jax.interop.torch import from_torch_state_dict
 from rcmnet_jax.models import create_model
 from tests.interop import test_parity
@@ -33,17 +32,10 @@ assert jax.device_count() == 1
 figures = expected("rcmnet")
 model = create_model("rcmnet", 8)
 variables = from_torch_state_dict("rcmnet", rule_state_dict("rcmnet"), num_classes=8)
-images = rule_images(2, *(363, 360))
+images = rule_images(2, 363, 360)
 
-@jax.jit
-def run(variables, images):
-    f = model.apply(variables, images, train=False, method="features")
-    cam = grad_cam(model, variables, images, figures["classes"].astype(np.int32))
-    return model.apply(variables, f, train=False, method="classify"), cam
-
-logits, cam = run(variables, images)
+logits = jax.jit(partial(model.apply, train=False))(variables, images)
 test_parity.assert_parity(logits, figures["logits"], 1e-4)
-test_parity.assert_parity(cam, figures["gradcam_logit"], 1e-4)
 test_parity.test_training_step_of_resnet18_c()
 print("parity holds")
 """
@@ -81,7 +73,7 @@ def run(*arguments: str | Path, **options: str) -> subprocess.CompletedProcess:
 
 
 def test_the_whole_network_and_a_training_step_have_the_parity_figures():
-    """RCMNet's logits and maps at 363x360; the step is that of its backbone with CBAM."""
+    """RCMNet's logits at 363x360, and a step of its backbone with CBAM."""
     parity_folder()
     assert "parity holds" in run("-c", PARITY).stdout
 
@@ -106,14 +98,14 @@ def test_rcmnet_at_full_width_trains_a_few_steps(cells, tmp_path):
 
 
 def test_the_shipped_network_predicts(tmp_path):
-    """Two classes of the shipped test images, or drawn cells where they are absent."""
     images = tmp_path / "images"
     images.mkdir()
     grey = np.full((363, 360, 3), 200, np.uint8)
     Image.fromarray(grey).save(images / "blank.png")
     out = tmp_path / "cells.csv"
     run("-m", "rcmnet_jax", "predict", "--model", BUNDLE, "--images", images, "--out", out)
-    (row,) = csv.DictReader(out.open())
+    with out.open(newline="") as file:
+        (row,) = csv.DictReader(file)
     probabilities = [float(v) for k, v in row.items() if k.startswith("p_")]
     assert len(probabilities) == 8
     assert sum(probabilities) == pytest.approx(1, abs=1e-3)

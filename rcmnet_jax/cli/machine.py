@@ -110,7 +110,9 @@ def _jax_facts() -> dict[str, Any]:
         devices = jax.devices()
         backend = jax.default_backend()
     except Exception as error:  # Plugins fail in their own ways; the text is what is wanted.
-        return {"error": _first_line(error)}
+        platforms = os.environ.get("JAX_PLATFORMS")
+        said = f"no device for JAX_PLATFORMS={platforms}" if platforms else ""
+        return {"error": _first_line(error) if str(error).strip() or not said else said}
     facts = {
         "backend": backend,
         "devices": f"{backend} x {len(devices)} ({devices[0].device_kind})",

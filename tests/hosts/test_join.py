@@ -178,9 +178,7 @@ def test_a_process_that_dies_ends_the_other_and_the_run_goes_on(
     assert time.monotonic() - killed < HEARTBEAT_SECONDS + 10
     assert "Traceback" not in err
     assert f"process {1 - victim} of 2; if one is lost the others end within" in err
-    if victim == 1:
-        assert code == 75, err
-    # Without process 0 JAX may notice first, and abort.
+    # JAX aborts where it notices first: process 0, which it runs its service in, or a barrier.
     assert code in (75, -signal.SIGABRT), err
     if code == 75:
         assert err.splitlines()[-1].startswith("error: another of the 2 processes is gone")
