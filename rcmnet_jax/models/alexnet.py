@@ -88,7 +88,7 @@ class AlexNet(nn.Module):
     def classify(self, f_BxhxwxC: jax.Array, *, train: bool) -> jax.Array:
         """Logits (B, K), float32, of a feature map, pooled or not: three dense layers."""
         x = self.dropout1(adaptive_average_pool(f_BxhxwxC, size=6), deterministic=not train)
-        x = nn.relu(self.fc1(x.reshape(len(x), -1)))
+        x = nn.relu(self.fc1(x.reshape(x.shape[0], -1)))
         x = nn.relu(self.fc2(self.dropout2(x, deterministic=not train)))
         return self.head(x.astype(jnp.float32))
 

@@ -98,7 +98,7 @@ class VGG19(nn.Module):
     def classify(self, f_BxhxwxC: jax.Array, *, train: bool) -> jax.Array:
         """Logits (B, K), float32, of a feature map, pooled or not: three dense layers."""
         x = adaptive_average_pool(f_BxhxwxC, size=7)
-        x = self.dropout1(nn.relu(self.fc1(x.reshape(len(x), -1))), deterministic=not train)
+        x = self.dropout1(nn.relu(self.fc1(x.reshape(x.shape[0], -1))), deterministic=not train)
         x = self.dropout2(nn.relu(self.fc2(x)), deterministic=not train)
         return self.head(x.astype(jnp.float32))
 

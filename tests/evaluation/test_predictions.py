@@ -82,7 +82,10 @@ def test_arrays_that_do_not_fit_are_refused():
         (lambda text: text.replace("p_basophil", "basophil"), "has other columns"),
         (lambda text: text[: len(text) * 2 // 3], "row .*the file is cut or edited"),
         (lambda text: text.replace(",1.0,", ",one,", 1), "row .*(float|contradicts)"),
-        (lambda text: text.replace(",basophil,", ",basophile,", 1), "row .*no class of this file"),
+        (
+            lambda text: text.replace(",basophil,", ",basophile,", 1),
+            "row .*not a class of this file",
+        ),
         (lambda text: text + text.splitlines()[-1] + "\n", "predicted twice"),
         (lambda text: text.replace(",basophil,0,", ",basophil,1,", 1), "contradicts the p_"),
         (lambda text: text.replace("a", "\0", 1), "(columns|CSV)"),

@@ -198,7 +198,9 @@ def test_cells_lie_where_the_grid_says(name, layer, options):
 
         return jnp.abs(jax.grad(value)(images)).sum((0, 2, 3))
 
-    rows = np.flatnonzero(np.asarray(reach(images)))
+    strength = np.asarray(reach(images))
+    # Winograd's transforms leave rounding beyond the pixels that count.
+    rows = np.flatnonzero(strength > 1e-5 * strength.max())
     grid = model.layers[layer]
     assert rows[0] > 0
     assert rows[-1] < size - 1

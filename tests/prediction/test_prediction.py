@@ -182,7 +182,7 @@ def test_a_run_without_temperature_or_gate_says_so(classifier, folder, tmp_path)
 
 def test_what_cannot_be_predicted_is_told(classifier, folder, tmp_path):
     (tmp_path / "empty").mkdir()
-    for images, told in (("missing", "does not exist"), ("empty", "no images below")):
+    for images, told in (("missing", "does not exist"), ("empty", "there are no images in")):
         with pytest.raises(DataError, match=told):
             predict_folder(classifier, tmp_path / images, tmp_path / "p.csv")
     with pytest.raises(UserError, match="is a folder"):

@@ -71,7 +71,6 @@ def test_all_devices_take_part(experiment):
         ({"optim.accumulate": 3}, "optim.accumulate"),
         ({"optim.ema": 1.0}, "optim.ema"),
         ({"train.batch_size": 46}, "smaller train.batch_size"),
-        ({"train.batch_size": 7}, "multiple of 2"),
         ({"train.epochs": 0}, "train.epochs"),
         ({"train.require_gpu": True}, "train.require_gpu"),
         ({"checkpoint.keep": 0}, "checkpoint.keep"),
@@ -83,6 +82,12 @@ def test_values_that_cannot_be_are_refused_in_one_line(cells, changes, named):
     with pytest.raises(UserError, match=named) as caught:
         build_experiment(config_of(cells, **changes))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.two_devices
+def test_a_batch_that_does_not_divide_over_the_devices_is_refused(cells):
+    with pytest.raises(UserError, match="multiple of 2"):
+        build_experiment(config_of(cells, **{"train.batch_size": 7}))
 
 
 def test_a_group_that_not_every_image_has_is_refused(cells):

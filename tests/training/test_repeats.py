@@ -140,7 +140,7 @@ def test_one_patient_at_a_time(tmp_path, write_cell_folder):
         ({"data.split.folds": 3, "data.split.leave_out": "slide"}, ConfigError, "exclude"),
         ({"data.split.folds": 1}, DataError, "2 or more"),
         ({"data.split.folds": 21}, DataError, "20 usable images for 21 folds"),
-        ({"data.split.leave_out": "patient"}, DataError, "complete the manifest's column patient"),
+        ({"data.split.leave_out": "patient"}, DataError, "fill in the manifest's column"),
         ({"train.repeats": 0, "data.split.folds": 2}, ConfigError, "at least 1"),
         ({"data.split.folds": 3, "data.split.fold": 3}, ConfigError, "one of 3 folds"),
     ],
