@@ -1,6 +1,6 @@
 """Thousands of inputs that are nearly right: each gives a result or one line, nothing else.
 
-A few hundred in the quick tests, 10,000 in the slow ones (``make test-slow``).
+A few hundred in the quick tests, 12,000 in the slow ones (``make test-slow``).
 """
 
 import collections
@@ -17,7 +17,7 @@ from tests.fuzz.targets import TARGETS, Target
 
 # ml_collections loads config files so.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module.. method:DeprecationWarning")
-# With 2,000 state dicts, weight files, bundles and checkpoints in test_weights.py: over 10,000.
+# With 2,000 state dicts, weight files, bundles and checkpoints in test_weights.py: 14,000.
 QUICK, ALL = 440, 12_000
 _SHARES = sum(target.share for target in TARGETS.values())
 

@@ -107,13 +107,17 @@ def _layouts(draw: st.DrawFn) -> Tree:
         above = [f"{folder}{name}/" for folder in above for name in names]
     wrapper = draw(st.sampled_from(["", "", "PBC_dataset/", "download/PBC dataset/"]))
     files: dict[str, int] = {}
+    # Some files are copies of the first of their class, often in another part.
+    copies = draw(st.sets(st.integers(1, 60), max_size=8))
+    first: dict[str, int] = {}
     for folder in above:
         # Copied from a Mac, or not.
         form = draw(st.sampled_from(["NFC", "NFD"]))
         for label in classes:
             for number in range(draw(st.integers(3, 5))):
                 name = f"{wrapper}{folder}{unicodedata.normalize(form, label)}/{number}.png"
-                files[name] = len(files) % 250 + 1
+                first.setdefault(label, len(files) + 1)
+                files[name] = first[label] if len(files) in copies else len(files) + 1
     places = ["", wrapper, *(wrapper + folder for folder in above)]
     class_folders = sorted({name.rpartition("/")[0] for name in files})
     places += [f"{name}/" for name in class_folders]
