@@ -375,4 +375,7 @@ def _cover(image: Image.Image, preprocess: Preprocess) -> Image.Image:
 
 def _one_line(error: BaseException) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
+    if text.isdecimal():
+        # The key of a failed look-up, such as Pillow's of compressions, says nothing by itself.
+        text = f"unknown code {text} in its header"
     return text if len(text) <= 120 else text[:117] + "..."

@@ -31,8 +31,9 @@ class Table:
 def read_table(path: Path | str, what: str, *, hint: str = "") -> Table:
     """Reads a CSV in UTF-8 or UTF-16, with or without a byte-order mark.
 
-    Commas, semicolons and tabs all work as delimiters. All text comes in Unicode's composed form
-    (NFC), in which names that look the same are the same.
+    The delimiter is a comma, a semicolon or a tab, with or without a space after it; lines end as
+    on any system. All text comes in Unicode's composed form (NFC), in which names that look the
+    same are the same.
 
     Args:
         path: the file.
@@ -44,7 +45,7 @@ def read_table(path: Path | str, what: str, *, hint: str = "") -> Table:
     """
     path = Path(path).expanduser()
     try:
-        text = unicodedata.normalize("NFC", _decode(path.read_bytes()))
+        text = _decode(path.read_bytes())
     except OSError as error:
         raise DataError(
             f"{what} {path} cannot be read ({error.strerror}): check the path"
@@ -55,16 +56,13 @@ def read_table(path: Path | str, what: str, *, hint: str = "") -> Table:
         ) from error
     hint = f": {hint}" if hint else ""
     # Excel's own first line, which names the delimiter.
-    named = re.match(r"sep=(.)\r?\n", text)
+    named = re.match(r"sep=(.)(?:\r\n?|\n)", text)
     skipped = 1 if named else 0
     text = text[named.end() :] if named else text
-    header = text.partition("\n")[0]
-    delimiter = named[1] if named else max(DELIMITERS, key=header.count)
-    # newline="" keeps line breaks inside quotes, as the csv module asks for.
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    reader = _reader(text, named[1] if named else _delimiter(text))
     rows: list[tuple[int, dict[str, str]]] = []
     try:
-        columns = tuple(name.strip().lower() for name in next(reader, []))
+        columns = tuple(_clean(name).lower() for name in next(reader, []))
         repeated = sorted({name for name in columns if name and columns.count(name) > 1})
         if repeated:
             raise DataError(f"{path} has the column {repeated[0]} twice: rename or remove one")
@@ -77,17 +75,47 @@ def read_table(path: Path | str, what: str, *, hint: str = "") -> Table:
                     f"{path} row {line} has {len(fields)} fields, the header {len(columns)}: "
                     "quote fields that contain the delimiter"
                 )
-            rows.append((line, dict(zip(columns, (f.strip() for f in fields), strict=True))))
+            rows.append((line, dict(zip(columns, map(_clean, fields), strict=True))))
     except csv.Error as error:
         raise DataError(f"{path} row {reader.line_num + skipped}: {error}{hint}") from error
     return Table(path, columns, tuple(rows))
 
 
+def _reader(text: str, delimiter: str):
+    # newline="" keeps line breaks inside quotes, as the csv module asks for.
+    lines = io.StringIO(text, newline="")
+    return csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
+
+
+def _clean(field: str) -> str:
+    # After parsing: composed, the Greek question mark is a semicolon.
+    return unicodedata.normalize("NFC", field).strip()
+
+
+def _delimiter(text: str) -> str:
+    """The commonest delimiter of the header, outside quotes, that suits the lines below it."""
+    header = re.split(r"[\r\n]", re.sub(r'"[^"]*"', "", text), maxsplit=1)[0]
+    found = [delimiter for delimiter in DELIMITERS if delimiter in header]
+    if len(found) > 1:
+        found = [delimiter for delimiter in found if _is_regular(text, delimiter)] or found
+    return max(found, key=header.count, default=DELIMITERS[0])
+
+
+def _is_regular(text: str, delimiter: str) -> bool:
+    """Whether all lines that are not blank have as many fields as the first."""
+    try:
+        rows = list(_reader(text, delimiter))
+    except csv.Error:
+        return False
+    return len({len(row) for row in rows if any(field.strip() for field in row)}) == 1
+
+
 def _decode(data: bytes) -> str:
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         return data.decode("utf-16")
-    # Half of the bytes of plain text in UTF-16 are zero, and none in UTF-8.
+    # Delimiters and Latin letters have a zero byte in UTF-16, the first of two if big-endian.
     head = data[:200]
     if b"\0" in head:
-        return data.decode("utf-16-be" if head[:1] == b"\0" else "utf-16-le")
+        big_endian = head[::2].count(0) > head[1::2].count(0)
+        return data.decode("utf-16-be" if big_endian else "utf-16-le")
     return data.decode("utf-8-sig")

@@ -178,6 +178,13 @@ def test_unicode_forms_are_one_class_and_one_file(class_folder):
     assert open_source(root / "m.csv").files[0].file == "b/a\u0308.jpg"
 
 
+def test_unicode_forms_below_patients_are_one_class(class_folder):
+    names = ["Zoe/\u00f6", "Zoe/\u00e4", "Jan/o\u0308", "Jan/a\u0308"]
+    source = open_source(class_folder(dict.fromkeys(names, 2)))
+    assert source.class_names == ("\u00e4", "\u00f6")
+    assert {file.patient for file in source.files} == {"Zoe", "Jan"}
+
+
 @pytest.mark.parametrize(
     "name", ["@eaDir", ".ipynb_checkpoints", "$RECYCLE.BIN", "__MACOSX", ".git"]
 )

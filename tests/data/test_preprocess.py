@@ -354,3 +354,12 @@ def test_a_page_can_be_chosen(pixels):
     np.testing.assert_array_equal(decode_image(data, Preprocess(12, 16, page=1)), 255 - pixels)
     with pytest.raises(BadImageError, match="has 2 pages"):
         decode_image(data, Preprocess(12, 16, page=2))
+
+
+def test_an_unknown_compression_is_named():
+    data = save(Image.new("RGB", (16, 16)), format="TIFF")
+    tag = struct.pack("<HHIH", 259, 3, 1, 1)
+    assert data.count(tag) == 1
+    broken = data.replace(tag, struct.pack("<HHIH", 259, 3, 1, 60_000))
+    with pytest.raises(BadImageError, match=r"\(unknown code 60000 in its header\): replace"):
+        decode_image(broken)

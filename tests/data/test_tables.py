@@ -35,3 +35,42 @@ def test_latin_1_is_named(tmp_path):
     (tmp_path / "m.csv").write_bytes("label,class\n\u00e4,b".encode("latin-1"))
     with pytest.raises(DataError, match="save it as 'CSV UTF-8'"):
         read_table(tmp_path / "m.csv", "the table")
+
+
+def test_a_greek_question_mark_is_no_semicolon(tmp_path):
+    (tmp_path / "t.csv").write_text("label;class\n\u037e;b\n", encoding="utf-8")
+    assert read_table(tmp_path / "t.csv", "the table").rows == ((2, {"label": ";", "class": "b"}),)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "label\tclass, as seen\n1\t2\n",
+        "label\tclass; as seen, by two; or three\n1\t2\n",
+        'label,"class; as; seen"\n1,2\n',
+        '"label\nof, or, by",class\n1,2\n',
+    ],
+)
+def test_other_delimiters_in_the_header(tmp_path, text):
+    (tmp_path / "t.csv").write_bytes(text.encode())
+    table = read_table(tmp_path / "t.csv", "the table")
+    assert [tuple(row.values()) for _, row in table.rows] == [("1", "2")]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf_16_without_a_mark_may_start_with_any_letter(tmp_path, encoding):
+    (tmp_path / "t.csv").write_bytes("\u0142abel;class\na;b\n".encode(encoding))
+    assert read_table(tmp_path / "t.csv", "the table").columns == ("\u0142abel", "class")
+
+
+@pytest.mark.parametrize("first", ["", "sep=;\r"])
+def test_lines_of_an_old_mac(tmp_path, first):
+    (tmp_path / "t.csv").write_bytes(f"{first}label;class\ra, b, c;b\rd, e, f;b\r".encode())
+    table = read_table(tmp_path / "t.csv", "the table")
+    assert [row["label"] for _, row in table.rows] == ["a, b, c", "d, e, f"]
+
+
+def test_spaces_before_quotes(tmp_path):
+    (tmp_path / "t.csv").write_text('label, "class"\n"x, y", "a, b"\n')
+    table = read_table(tmp_path / "t.csv", "the table")
+    assert table.rows == ((2, {"label": "x, y", "class": "a, b"}),)

@@ -41,6 +41,8 @@ _watched: list[tuple[str, Any]] | None = None
 def _hook(event: str, arguments: tuple[Any, ...]) -> None:
     if _watched is not None and (event == "open" or event in FORBIDDEN):
         what = arguments[0] if arguments else None
+        if event == "open" and isinstance(what, str | bytes):
+            what = os.path.abspath(what)  # of the working folder at this moment
         _watched.append((event, what if isinstance(what, str | bytes | int) else repr(what)[:200]))
 
 

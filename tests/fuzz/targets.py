@@ -25,7 +25,7 @@ from rcmnet_jax.evaluation.predictions import read_predictions
 from rcmnet_jax.training.config import check_values
 from rcmnet_jax.training.log import read_rows
 from rcmnet_jax.workdir.config_file import require_same_config
-from tests.fuzz import inputs
+from tests.fuzz import inputs, spreadsheets, tiffs, trees
 
 CLASSES = ("a", "b")
 CONFIG = Path(__file__).parents[1] / "training" / "tiny_config.py"
@@ -157,6 +157,10 @@ TARGETS: dict[str, Target] = {
         _manifest,
         inputs.table(["file", "label"], [["a/1.png", "a"], ["b/2.png", "b"], ["b/1.png", "b"]]),
     ),
+    "folder": Target(trees.read_tree, trees.TREES, 2),
+    "table": Target(spreadsheets.read_tables, spreadsheets.TABLES),
+    "manifest forms": Target(spreadsheets.read_manifests, spreadsheets.MANIFESTS),
+    "tiff": Target(lambda folder, tiff: tiffs.read_tiff(tiff), tiffs.TIFFS, 2),
     "zip": Target(_zip, inputs.zip_bytes()),
     "split": Target(
         _split,

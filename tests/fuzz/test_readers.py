@@ -1,6 +1,6 @@
 """Thousands of inputs that are nearly right: each gives a result or one line, nothing else.
 
-A few hundred in the quick tests, 10,000 in the slow ones (``make test-slow``).
+A few hundred in the quick tests, 12,000 in the slow ones (``make test-slow``).
 """
 
 import collections
@@ -17,8 +17,8 @@ from tests.fuzz.targets import TARGETS, Target
 
 # ml_collections loads config files so.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module.. method:DeprecationWarning")
-# With 2,000 state dicts, weight files, bundles and checkpoints in test_weights.py: over 10,000.
-QUICK, ALL = 300, 8_050
+# With 2,000 state dicts, weight files, bundles and checkpoints in test_weights.py: 14,000.
+QUICK, ALL = 440, 12_000
 _SHARES = sum(target.share for target in TARGETS.values())
 
 
@@ -68,7 +68,7 @@ def test_many_inputs(name, capsys):
         print(f"\n  {name}: {endings.total()} inputs, {dict(endings)}", end="")
     # Both: otherwise the inputs are too wild, or not wild enough, to tell anything.
     assert endings["ok"] > 0
-    assert endings["told"] > 0 or name == "log"
+    assert endings["told"] > 0 or name in ("log", "table")
 
 
 def test_the_harness_sees_what_it_must(tmp_path):

@@ -132,12 +132,12 @@ def sort_into_classes(path: Path, entries: list[Entry], folders: Iterable[str]) 
     folders = set(folders)
     prefix = _wrapper(folders)
     start = len(prefix) + 1 if prefix else 0
-    inside = {f[start:] for f in folders if len(f) > start and f.startswith(prefix)}
+    inside = {_label(f[start:]) for f in folders if len(f) > start and f.startswith(prefix)}
     images = (name[start:] for name, _, _ in entries if name.lower().endswith(_IMAGE_SUFFIXES))
     holders = {name.rpartition("/")[0] for name in images}
     levels = levels_above_classes(path, inside, holders - {""})
     depth = len(levels)
-    classes = {_label(f.split("/")[depth]) for f in inside if f.count("/") == depth}
+    classes = {f.split("/")[depth] for f in inside if f.count("/") == depth}
     files: list[SourceFile] = []
     ignored: list[IgnoredFile] = []
     stamps: list[Entry] = []
