@@ -11,14 +11,12 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
-from rcmnet_jax.data.sources.folders import walk
+from rcmnet_jax.data.sources.folders import walk, without_system_files
+from rcmnet_jax.data.sources.source_file import may_be_image
 from rcmnet_jax.errors import BadImageError, DataError
 
 # A single-cell image is some 15 kB. Anything this large is not one, and is not read into memory.
 LARGEST_FILE = 64 * 2**20
-# Files that nobody takes for images; they are counted, not called bad.
-TEXTS = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".xml", ".md", ".html", ".log", ".ini", ".yaml")
-OTHER_ENDINGS = frozenset((*TEXTS, ".yml", ".xls", ".xlsx", ".pdf", ".db", ".zip", ".partial"))
 # What a damaged, encrypted or unusual entry of a zip raises.
 ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, RuntimeError)
 LISTS = (".csv", ".tsv", ".txt")
@@ -85,10 +83,10 @@ def _list_one(path: Path) -> tuple[Readers, int]:
     elif path.suffix.lower() in LISTS:
         return {name: partial(read_file, path.parent / name) for name in _listed(path)}, 0
     elif zipfile.is_zipfile(path):
-        readers, ignored = _zip_readers(path), 0
+        readers, ignored = _zip_readers(path)
     else:
         return {path.name: partial(read_file, path)}, 0
-    images = {name: reader for name, reader in readers.items() if _may_be_image(name)}
+    images = {name: reader for name, reader in readers.items() if may_be_image(name)}
     if not images:
         raise DataError(f"there are no images in {path}: name a folder that has some")
     return images, ignored + len(readers) - len(images)
@@ -114,9 +112,11 @@ def _bounded(stream: IO[bytes]) -> bytes:
     return data
 
 
-def _zip_readers(path: Path) -> Readers:
-    """Entries are read by name into memory, never extracted."""
+def _zip_readers(path: Path) -> tuple[Readers, int]:
+    """The user's own entries, read into memory and never extracted, and how many others."""
     archive = zipfile.ZipFile(path)
+    files = {info.filename: info for info in archive.infolist() if not info.is_dir()}
+    own = {name for name, _, _ in without_system_files((name, 0, "") for name in files)[0]}
 
     def read(info: zipfile.ZipInfo) -> bytes:
         try:
@@ -125,7 +125,8 @@ def _zip_readers(path: Path) -> Readers:
         except ZIP_ERRORS as error:
             raise BadImageError(f"cannot be read from the zip ({error})") from error
 
-    return {info.filename: partial(read, info) for info in archive.infolist() if not info.is_dir()}
+    readers: Readers = {name: partial(read, info) for name, info in files.items() if name in own}
+    return readers, len(files) - len(own)
 
 
 def _listed(path: Path) -> list[str]:
@@ -153,9 +154,3 @@ def _listed(path: Path) -> list[str]:
             f" ({len(missing)} of {len(names)} do not): give names relative to the list"
         )
     return names
-
-
-def _may_be_image(name: str) -> bool:
-    parts = name.split("/")
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
-    return not hidden and Path(parts[-1]).suffix.lower() not in OTHER_ENDINGS

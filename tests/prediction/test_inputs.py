@@ -78,3 +78,15 @@ def test_what_cannot_be_listed_or_read(place):
     (place / "cells" / "a.jpg").unlink()
     with pytest.raises(BadImageError, match="cannot be read"):
         images.read("a.jpg")
+
+
+@pytest.mark.parametrize("folder", ["@eaDir", "$RECYCLE.BIN", ".ipynb_checkpoints", "__MACOSX"])
+def test_files_of_systems_are_passed_over_in_folders_and_zips_at_every_depth(place, folder):
+    (place / "cells" / "b" / folder / "deep").mkdir(parents=True)
+    for name in (f"b/{folder}/deep/a.jpg", f"b/{folder}/c.jpg", "b/Thumbs.db"):
+        (place / "cells" / name).write_bytes(b"x")
+    with zipfile.ZipFile(place / "all.zip", "w") as archive:
+        for path in sorted((place / "cells").rglob("*")):
+            archive.write(path, path.relative_to(place / "cells"))
+    assert set(contents(place / "cells")) == {"a.jpg", "b/no_ending"}
+    assert contents(place / "all.zip") == contents(place / "cells")
