@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rcmnet_jax.data.preprocess import narrower_depth
 from rcmnet_jax.data.threads import progress_bar
 from rcmnet_jax.errors import UserError
 from rcmnet_jax.files import replacing
@@ -111,7 +112,7 @@ def _predict(
     files = list(listed.readers)
     done: dict[str, Row] = {}
     bad: list[ReadImage] = []
-    reused = 0
+    reused = maximum = 0
     digests = {file: row["sha256"] for file, row in known.items()}
     with progress_bar(len(files), "predict", enabled=progress) as bar:
         for group, outputs in classifier.stream(listed.read, files, known=digests, workers=workers):
@@ -127,12 +128,20 @@ def _predict(
                 partial.append(rows)
                 done |= {row["file"]: row for row in rows}
             for image in group:
+                maximum = max(maximum, image.maximum)
                 if image.error:
                     bad.append(image)
                 elif image.pixels is None:
                     done[image.file] = known[image.file]
                     reused += 1
             bar.update(len(group))
+    depth = narrower_depth(maximum)
+    if depth and not classifier.network.preprocess.bit_depth:
+        logger.warning(
+            "the 16-bit files never exceed %d of 65535, as a camera of %d bits writes them, and"
+            " were read nearly black: predict again with --bit-depth %d",
+            *(2**depth - 1, depth, depth),
+        )
     return [done[file] for file in files if file in done], bad, reused
 
 

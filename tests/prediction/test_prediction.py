@@ -182,7 +182,7 @@ def test_a_run_without_temperature_or_gate_says_so(classifier, folder, tmp_path)
 
 def test_what_cannot_be_predicted_is_told(classifier, folder, tmp_path):
     (tmp_path / "empty").mkdir()
-    for images, told in (("missing", "does not exist"), ("empty", "no images below")):
+    for images, told in (("missing", "does not exist"), ("empty", "no images in")):
         with pytest.raises(DataError, match=told):
             predict_folder(classifier, tmp_path / images, tmp_path / "p.csv")
     with pytest.raises(UserError, match="is a folder"):
@@ -309,3 +309,26 @@ class TestDifferential:
     )
     def test_roles_by_name(self, name, role):
         assert role_of(name) == role
+
+
+@pytest.mark.parametrize(("white", "bits"), [(1023, 10), (4095, 12), (16383, 14), (65535, 0)])
+def test_16_bit_files_of_a_narrower_camera_are_named_and_read_with_their_depth(
+    tmp_path, white, bits, caplog
+):
+    (tmp_path / "in").mkdir()
+    ramp = np.linspace(0, white, 32 * 32).reshape(32, 32)
+    Image.fromarray(ramp.astype(np.uint16)).save(tmp_path / "in" / "wide.tif")
+    Image.fromarray(np.round(ramp / white * 255).astype(np.uint8)).save(tmp_path / "in" / "8.png")
+    argv = ["--model", BUNDLE, "--images", tmp_path / "in", "--out", tmp_path / "p.csv"]
+    assert main(["predict", *map(str, argv)]) == 0
+    lines = [message for message in caplog.messages if "16-bit" in message]
+    assert [line.endswith(f"predict again with --bit-depth {bits}") for line in lines] == (
+        [True] if bits else []
+    )
+    assert all(f"never exceed {white} of 65535" in line for line in lines)
+    caplog.clear()
+    assert main(["predict", *map(str, argv), "--bit-depth", str(bits)]) == 0
+    assert "16-bit" not in caplog.text
+    of_8_bits, of_16_bits = rows_of(tmp_path / "p.csv")
+    assert of_16_bits["top_1"] == of_8_bits["top_1"]
+    assert float(of_16_bits["probability"]) == pytest.approx(float(of_8_bits["probability"]), 0.01)
