@@ -204,7 +204,7 @@ def test_a_class_by_name(trained, images, tmp_path):
         (["--method", "x"], "the method 'x' is not one of grad_cam, "),
         (["--target", "x"], "the target 'x' is not one of logit, probability"),
         (["--images", "nowhere"], "nowhere does not exist"),
-        (["--boxes", "nowhere.csv"], "cannot read boxes from nowhere.csv"),
+        (["--boxes", "nowhere.csv"], "the table of boxes nowhere.csv cannot be read"),
         (["--limit", "-1"], "--limit must be 0"),
         (["--scores-only"], "needs something to score"),
         (["--source", "x"], "--source is for --part"),
