@@ -251,6 +251,9 @@ class TestDifferential:
     def test_a_file_maps_classes_to_roles(self, tmp_path):
         (tmp_path / "roles.csv").write_text("class,role\nlymphocyte,none\nplatelet, White\n")
         roles = read_roles(tmp_path / "roles.csv", self.NAMES)
+        table = "class;role\r\nlymphocyte;none\r\nplatelet; White\r\n"
+        (tmp_path / "excel.csv").write_text(table, encoding="utf-16", newline="")
+        assert read_roles(tmp_path / "excel.csv", self.NAMES) == roles
         assert roles == {
             "erythroblast": "erythroblast", "lymphocyte": "none",
             "neutrophil": "white", "platelet": "white",
@@ -302,7 +305,18 @@ class TestDifferential:
             ("nRBCs", "erythroblast"),
             ("nucleated red blood cell", "erythroblast"),
             ("Proerythroblast", "erythroblast"),
+            ("Normoblasten", "erythroblast"),
+            ("ERB", "erythroblast"),
+            ("sickle cells", "none"),
+            ("Target cell", "none"),
+            ("Spherocyte", "none"),
+            ("Megakaryocytes", "none"),
+            ("malaria parasite", "none"),
+            ("bare nucleus", "none"),
+            ("None", "none"),
             ("WBC", "white"),
+            ("plasma cell", "white"),
+            ("macrophage", "white"),
             ("monoblast", "white"),
             ("unstained lymphocyte", "white"),
         ],
