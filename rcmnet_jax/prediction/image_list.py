@@ -1,7 +1,5 @@
 """What to predict: folders, image files, zip files, and lists of files."""
 
-import csv
-import io
 import lzma
 import zipfile
 import zlib
@@ -12,7 +10,8 @@ from pathlib import Path
 from typing import IO
 
 from rcmnet_jax.data.sources.folders import walk, without_system_files
-from rcmnet_jax.data.sources.source_file import may_be_image
+from rcmnet_jax.data.sources.source_file import may_be_image, on_disk
+from rcmnet_jax.data.tables import read_lines
 from rcmnet_jax.errors import BadImageError, DataError
 
 # A single-cell image is some 15 kB. Anything this large is not one, and is not read into memory.
@@ -131,18 +130,12 @@ def _zip_readers(path: Path) -> tuple[Readers, int]:
 
 def _listed(path: Path) -> list[str]:
     """The file names of a list, in their order."""
-    try:
-        data = path.read_bytes()
-        utf16 = data.startswith((b"\xff\xfe", b"\xfe\xff"))
-        text = data.decode("utf-16" if utf16 else "utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read ({error}): save it as 'CSV UTF-8'") from error
-    delimiter = max(",;\t", key=text.partition("\n")[0].count)
-    rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if row]
-    header = [cell.strip().lower() for cell in rows[0]] if rows else []
+    rows = [fields for _, fields in read_lines(path, "the list") if fields]
+    header = [cell.lower() for cell in rows[0]] if rows else []
     column = header.index("file") if "file" in header else 0
-    names = [row[column].strip().replace("\\", "/") for row in rows if len(row) > column]
+    names = [row[column].replace("\\", "/") for row in rows if len(row) > column]
     names = [name for name in names[1 if "file" in header else 0 :] if name]
+    names = [on_disk(path.parent, name) for name in names]
     missing = [name for name in names if not (path.parent / name).is_file()]
     if not names:
         raise DataError(

@@ -66,7 +66,7 @@ def test_masks_count_pixel_centres():
     ("text", "told"),
     [
         ("file,x,y\n", "needs the columns file,x_center"),
-        (HEADER + "a/b.jpg,0.5,x,0.1,0.1\n", "no four numbers"),
+        (HEADER + "a/b.jpg,0.5,x,0.1,0.1\n", "not four numbers"),
         (HEADER + "a/b.jpg,0.5,0.5,0.1\n", "row 2 has 4 fields"),
         (HEADER + "a/b.jpg,180,180,50,50\n", "fractions of its width"),
         (HEADER + "a/b.jpg,0.5,0.5,0,0.1\n", "not within the image"),

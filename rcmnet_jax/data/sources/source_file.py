@@ -2,7 +2,7 @@
 
 import dataclasses
 import unicodedata
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 # A single-cell image is some 15 kB. Anything this large is not one, and is not read into memory.
 MAX_FILE_BYTES = 512 * 2**20
@@ -69,3 +69,12 @@ def may_be_image(name: str) -> bool:
     Where files have no class to belong to, as in prediction and explanation.
     """
     return PurePosixPath(name).suffix.lower() not in _OTHER_ENDINGS
+
+
+def on_disk(root: Path, name: str) -> str:
+    """A name in the Unicode form in which the disk has it; the name itself where it has none.
+
+    macOS stores names decomposed, most else composed.
+    """
+    forms = (name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD")))
+    return next((form for form in forms if (root / form).is_file()), name)
