@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rcmnet_jax.data.preprocess import narrower_depth
+from rcmnet_jax.data.preprocess import Preprocess, narrower_depth
 from rcmnet_jax.data.threads import progress_bar
 from rcmnet_jax.errors import UserError
 from rcmnet_jax.files import replacing
@@ -77,16 +77,23 @@ def predict_folder(
     partial = Partial(partial_path, identity)
     with contextlib.closing(partial):
         known = dict(partial.rows)
-        if not restart and _summary_of(out).get("identity") == identity:
+        earlier = {} if restart else _summary_of(out)
+        if earlier.get("identity") == identity:
             known = read_csv(out, header) | known
         started = time.perf_counter()
-        rows, bad, reused = _predict(classifier, listed, known, partial, top_k, workers, progress)
+        rows, bad, reused, maximum = _predict(
+            classifier, listed, known, partial, top_k, workers, progress
+        )
+        if reused and earlier.get("identity") == identity:
+            maximum = max(maximum, earlier.get("largest_16_bit_value", 0))
+        _warn_of_depth(maximum, classifier.network.preprocess)
         seconds = time.perf_counter() - started
         summary = {
             "images": len(rows),
             "bad_files": len(bad),
             "ignored_files": listed.ignored,
             "reused_rows": reused,
+            "largest_16_bit_value": maximum,
             "calibrated": classifier.network.temperature is not None,
             "not_fitted": classifier.not_fitted,
             **summarize(rows, names, role_by_class),
@@ -107,8 +114,11 @@ def _predict(
     top_k: int,
     workers: int | None,
     progress: bool,
-) -> tuple[list[Row], list[ReadImage], int]:
-    """Rows in the order of the files, bad files, and how many rows were there before."""
+) -> tuple[list[Row], list[ReadImage], int, int]:
+    """Rows in the order of the files, bad files, how many rows were there before, and `maximum`.
+
+    The last is the largest value in the files of 16 bits that were decoded, 0 without any.
+    """
     files = list(listed.readers)
     done: dict[str, Row] = {}
     bad: list[ReadImage] = []
@@ -135,14 +145,17 @@ def _predict(
                     done[image.file] = known[image.file]
                     reused += 1
             bar.update(len(group))
+    return [done[file] for file in files if file in done], bad, reused, maximum
+
+
+def _warn_of_depth(maximum: int, preprocess: Preprocess) -> None:
     depth = narrower_depth(maximum)
-    if depth and not classifier.network.preprocess.bit_depth:
+    if depth and not preprocess.bit_depth:
         logger.warning(
             "the 16-bit files never exceed %d of 65535, as a camera of %d bits writes them, and"
             " were read nearly black: predict again with --bit-depth %d",
             *(2**depth - 1, depth, depth),
         )
-    return [done[file] for file in files if file in done], bad, reused
 
 
 def _identity(classifier: Classifier, header: list[str]) -> dict[str, Any]:

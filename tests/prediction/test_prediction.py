@@ -341,6 +341,10 @@ def test_16_bit_files_of_a_narrower_camera_are_named_and_read_with_their_depth(
     )
     assert all(f"never exceed {white} of 65535" in line for line in lines)
     caplog.clear()
+    # Again, when the rows are there.
+    assert main(["predict", *map(str, argv)]) == 0
+    assert [message for message in caplog.messages if "16-bit" in message] == lines
+    caplog.clear()
     assert main(["predict", *map(str, argv), "--bit-depth", str(bits)]) == 0
     assert "16-bit" not in caplog.text
     of_8_bits, of_16_bits = rows_of(tmp_path / "p.csv")
