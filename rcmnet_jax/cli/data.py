@@ -61,7 +61,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     split.set_defaults(action_function=_split)
 
     show = actions.add_parser("show", help="draw what an augmentation makes of some images")
-    show.add_argument("source", help="folder of class folders, zip of one, or CSV manifest")
+    show.add_argument(
+        "source", type=user_path_text, help="folder of class folders, zip of one, or CSV manifest"
+    )
     show.add_argument("--augment", default="strong", help="none, paper, mild or strong")
     show.add_argument("--out", type=user_path, required=True, help="the PNG")
     show.add_argument("--size", type=int, default=64, help="pixels a side, as in training")

@@ -1,12 +1,16 @@
 """How every command ends: one line and a status for what users can mend, whatever is closed."""
 
 import contextlib
+import errno
 import os
 import sys
 from collections.abc import Callable
 
 from rcmnet_jax.cli.exit_codes import CLOSED_PIPE, STOPPED, USER_ERROR
 from rcmnet_jax.errors import UserError
+
+# What a file system says of a path that a user can mend: closed, a link in a circle, too long.
+_REFUSALS = (errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG)
 
 
 def exit_status(command: Callable[[], int]) -> int:
@@ -26,6 +30,16 @@ def exit_status(command: Callable[[], int]) -> int:
     except BrokenPipeError:
         _discard_output()
         return CLOSED_PIPE
+    except OSError as error:
+        if error.errno not in _REFUSALS or error.filename is None:
+            raise
+        place = os.fsdecode(error.filename)
+        print(
+            f"error: {place} cannot be opened ({error.strerror}): check the path and its"
+            " permissions",
+            file=sys.stderr,
+        )
+        return USER_ERROR
     except (RuntimeError, AssertionError):
         if _jax_has_devices():
             raise

@@ -42,6 +42,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=user_path, required=True, help="the CSV file to write")
     parser.add_argument("--top-k", type=int, default=3, help="classes to name, best first")
     parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument(
+        "--bit-depth",
+        type=int,
+        help="significant bits of 16-bit files, 12 for a 12-bit camera; as in training by default",
+    )
     parser.add_argument("--workers", type=int, help="decoding threads; one for each core")
     parser.add_argument(
         "--roles",
@@ -63,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     from rcmnet_jax.prediction import open_classifier, predict_folder
     from rcmnet_jax.prediction.summary import summary_table
 
-    classifier = open_classifier(args.model, batch_size=args.batch_size)
+    classifier = open_classifier(args.model, batch_size=args.batch_size, bit_depth=args.bit_depth)
     summary = predict_folder(
         classifier,
         args.images,

@@ -174,6 +174,11 @@ class ImageFacts:
     maximum: int = 0
 
 
+def narrower_depth(maximum: int) -> int:
+    """The bits of the camera that 16-bit values up to a maximum come from; 0 where it has 16."""
+    return next((bits for bits in (8, 10, 12, 14) if 0 < maximum < 2**bits), 0)
+
+
 def decode_image(data: bytes, preprocess: Preprocess | None = None) -> np.ndarray:
     """Decodes one image by the rule of this module.
 

@@ -44,6 +44,30 @@ def read_table(path: Path | str, what: str, *, hint: str = "") -> Table:
         DataError: naming the line that cannot be read.
     """
     path = Path(path).expanduser()
+    lines = read_lines(path, what, hint=hint)
+    columns = tuple(name.lower() for name in lines[0][1]) if lines else ()
+    repeated = sorted({name for name in columns if name and columns.count(name) > 1})
+    if repeated:
+        raise DataError(f"{path} has the column {repeated[0]} twice: rename or remove one")
+    rows: list[tuple[int, dict[str, str]]] = []
+    for line, fields in lines[1:]:
+        if not any(fields):
+            continue
+        if len(fields) != len(columns):
+            raise DataError(
+                f"{path} row {line} has {len(fields)} fields, the header {len(columns)}: "
+                "quote fields that contain the delimiter"
+            )
+        rows.append((line, dict(zip(columns, fields, strict=True))))
+    return Table(path, columns, tuple(rows))
+
+
+def read_lines(path: Path, what: str, *, hint: str = "") -> list[tuple[int, list[str]]]:
+    """Line numbers and stripped fields of a CSV that `read_table` reads, which may have no header.
+
+    Raises:
+        DataError: naming the line that cannot be read.
+    """
     try:
         text = _decode(path.read_bytes())
     except OSError as error:
@@ -54,31 +78,16 @@ def read_table(path: Path | str, what: str, *, hint: str = "") -> Table:
         raise DataError(
             f"{what} {path} is neither UTF-8 nor UTF-16 text: save it as 'CSV UTF-8'"
         ) from error
-    hint = f": {hint}" if hint else ""
     # Excel's own first line, which names the delimiter.
     named = re.match(r"sep=(.)(?:\r\n?|\n)", text)
     skipped = 1 if named else 0
     text = text[named.end() :] if named else text
     reader = _reader(text, named[1] if named else _delimiter(text))
-    rows: list[tuple[int, dict[str, str]]] = []
     try:
-        columns = tuple(_clean(name).lower() for name in next(reader, []))
-        repeated = sorted({name for name in columns if name and columns.count(name) > 1})
-        if repeated:
-            raise DataError(f"{path} has the column {repeated[0]} twice: rename or remove one")
-        for fields in reader:
-            line = reader.line_num + skipped
-            if not any(field.strip() for field in fields):
-                continue
-            if len(fields) != len(columns):
-                raise DataError(
-                    f"{path} row {line} has {len(fields)} fields, the header {len(columns)}: "
-                    "quote fields that contain the delimiter"
-                )
-            rows.append((line, dict(zip(columns, map(_clean, fields), strict=True))))
+        return [(reader.line_num + skipped, [_clean(f) for f in fields]) for fields in reader]
     except csv.Error as error:
+        hint = f": {hint}" if hint else ""
         raise DataError(f"{path} row {reader.line_num + skipped}: {error}{hint}") from error
-    return Table(path, columns, tuple(rows))
 
 
 def _reader(text: str, delimiter: str):

@@ -10,11 +10,9 @@ import numpy as np
 
 from rcmnet_jax.data.preprocess import Preprocess, decode_image, inspect_and_decode
 from rcmnet_jax.data.sources.folders import walk
-from rcmnet_jax.data.sources.source_file import MAX_FILE_BYTES
+from rcmnet_jax.data.sources.source_file import MAX_FILE_BYTES, may_be_image
 from rcmnet_jax.data.threads import ordered_map
 from rcmnet_jax.errors import BadImageError, DataError
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +54,7 @@ class ReadImages:
 
 
 def find_images(paths: Iterable[str | Path], class_names: Collection[str]) -> list[Reference]:
-    """Image files among the given paths; folders are searched, hidden files in them skipped.
+    """Image files among the given paths; folders are searched as prediction does.
 
     Args:
       paths: files and folders. A file given by its own path is taken whatever its name.
@@ -69,13 +67,13 @@ def find_images(paths: Iterable[str | Path], class_names: Collection[str]) -> li
     for path in map(Path, paths):
         if path.is_dir():
             names = (name for name, _, _ in walk(path)[0])
-            files += [path / n for n in sorted(names) if _is_image_name(n)]
+            files += [path / n for n in sorted(names) if may_be_image(n)]
         elif path.exists():
             files.append(path)
         else:
             raise DataError(f"{path} does not exist: give image files or folders of them")
     if not files:
-        raise DataError(f"no image in {', '.join(map(str, paths))}: expected {', '.join(SUFFIXES)}")
+        raise DataError(f"no image in {', '.join(map(str, paths))}: name a folder that has some")
     return [
         Reference(
             str(file),
@@ -84,10 +82,6 @@ def find_images(paths: Iterable[str | Path], class_names: Collection[str]) -> li
         )
         for file in dict.fromkeys(files)
     ]
-
-
-def _is_image_name(name: str) -> bool:
-    return name.lower().endswith(SUFFIXES)
 
 
 def _read_file(path: Path) -> bytes:

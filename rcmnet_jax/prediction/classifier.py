@@ -9,7 +9,7 @@ import numpy as np
 
 from rcmnet_jax.checkpoints.digest import tree_sha256
 from rcmnet_jax.checkpoints.open_model import load_model
-from rcmnet_jax.data.preprocess import decode_image
+from rcmnet_jax.data.preprocess import inspect_and_decode
 from rcmnet_jax.data.threads import ordered_map
 from rcmnet_jax.errors import BadImageError, DataError
 from rcmnet_jax.inference import BatchedPass, Outputs, TrainedNetwork, logits_features_colours
@@ -41,21 +41,37 @@ class Verdicts:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ReadImage:
-    """One image file: its pixels, or why there are none; neither where it was known already."""
+    """One image file: its pixels, or why there are none; neither where it was known already.
+
+    `maximum` is the largest value in a file of 16 bits, 0 in others.
+    """
 
     file: str
     sha256: str = ""
     pixels: np.ndarray | None = None
     error: str = ""
+    maximum: int = 0
 
 
-def open_classifier(path: str | Path, *, batch_size: int = 64) -> "Classifier":
+def open_classifier(
+    path: str | Path, *, batch_size: int = 64, bit_depth: int | None = None
+) -> "Classifier":
     """A classifier from a bundle (``model.rcmnet``) or the folder of a training run.
+
+    Args:
+      path: of the bundle or run.
+      batch_size: images a call.
+      bit_depth: significant bits of 16-bit files, see `Preprocess`; None: as in training.
 
     Raises:
       CheckpointError: there is neither, or it is damaged.
+      ConfigError: there is no such bit depth.
     """
-    return Classifier(load_model(path), batch_size=batch_size)
+    network = load_model(path)
+    if bit_depth is not None:
+        preprocess = dataclasses.replace(network.preprocess, bit_depth=bit_depth)
+        network = dataclasses.replace(network, preprocess=preprocess)
+    return Classifier(network, batch_size=batch_size)
 
 
 class Classifier:
@@ -173,7 +189,8 @@ class Classifier:
             digest = hashlib.sha256(data).hexdigest()
             if known.get(file) == digest:
                 return ReadImage(file, digest)
-            return ReadImage(file, digest, decode_image(data, self.network.preprocess))
+            facts, pixels = inspect_and_decode(data, self.network.preprocess)
+            return ReadImage(file, digest, pixels, maximum=facts.maximum)
         except BadImageError as error:
             return ReadImage(file, digest, error=str(error))
 

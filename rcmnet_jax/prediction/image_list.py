@@ -1,7 +1,5 @@
 """What to predict: folders, image files, zip files, and lists of files."""
 
-import csv
-import io
 import lzma
 import zipfile
 import zlib
@@ -11,14 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
-from rcmnet_jax.data.sources.folders import walk
+from rcmnet_jax.data.sources.folders import walk, without_system_files
+from rcmnet_jax.data.sources.source_file import may_be_image, on_disk
+from rcmnet_jax.data.tables import read_lines
 from rcmnet_jax.errors import BadImageError, DataError
 
 # A single-cell image is some 15 kB. Anything this large is not one, and is not read into memory.
 LARGEST_FILE = 64 * 2**20
-# Files that nobody takes for images; they are counted, not called bad.
-TEXTS = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".xml", ".md", ".html", ".log", ".ini", ".yaml")
-OTHER_ENDINGS = frozenset((*TEXTS, ".yml", ".xls", ".xlsx", ".pdf", ".db", ".zip", ".partial"))
 # What a damaged, encrypted or unusual entry of a zip raises.
 ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, RuntimeError)
 LISTS = (".csv", ".tsv", ".txt")
@@ -85,10 +82,10 @@ def _list_one(path: Path) -> tuple[Readers, int]:
     elif path.suffix.lower() in LISTS:
         return {name: partial(read_file, path.parent / name) for name in _listed(path)}, 0
     elif zipfile.is_zipfile(path):
-        readers, ignored = _zip_readers(path), 0
+        readers, ignored = _zip_readers(path)
     else:
         return {path.name: partial(read_file, path)}, 0
-    images = {name: reader for name, reader in readers.items() if _may_be_image(name)}
+    images = {name: reader for name, reader in readers.items() if may_be_image(name)}
     if not images:
         raise DataError(f"there are no images in {path}: name a folder that has some")
     return images, ignored + len(readers) - len(images)
@@ -114,9 +111,11 @@ def _bounded(stream: IO[bytes]) -> bytes:
     return data
 
 
-def _zip_readers(path: Path) -> Readers:
-    """Entries are read by name into memory, never extracted."""
+def _zip_readers(path: Path) -> tuple[Readers, int]:
+    """The user's own entries, read into memory and never extracted, and how many others."""
     archive = zipfile.ZipFile(path)
+    files = {info.filename: info for info in archive.infolist() if not info.is_dir()}
+    own = {name for name, _, _ in without_system_files((name, 0, "") for name in files)[0]}
 
     def read(info: zipfile.ZipInfo) -> bytes:
         try:
@@ -125,23 +124,18 @@ def _zip_readers(path: Path) -> Readers:
         except ZIP_ERRORS as error:
             raise BadImageError(f"cannot be read from the zip ({error})") from error
 
-    return {info.filename: partial(read, info) for info in archive.infolist() if not info.is_dir()}
+    readers: Readers = {name: partial(read, info) for name, info in files.items() if name in own}
+    return readers, len(files) - len(own)
 
 
 def _listed(path: Path) -> list[str]:
     """The file names of a list, in their order."""
-    try:
-        data = path.read_bytes()
-        utf16 = data.startswith((b"\xff\xfe", b"\xfe\xff"))
-        text = data.decode("utf-16" if utf16 else "utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read ({error}): save it as 'CSV UTF-8'") from error
-    delimiter = max(",;\t", key=text.partition("\n")[0].count)
-    rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if row]
-    header = [cell.strip().lower() for cell in rows[0]] if rows else []
+    rows = [fields for _, fields in read_lines(path, "the list") if fields]
+    header = [cell.lower() for cell in rows[0]] if rows else []
     column = header.index("file") if "file" in header else 0
-    names = [row[column].strip().replace("\\", "/") for row in rows if len(row) > column]
+    names = [row[column].replace("\\", "/") for row in rows if len(row) > column]
     names = [name for name in names[1 if "file" in header else 0 :] if name]
+    names = [on_disk(path.parent, name) for name in names]
     missing = [name for name in names if not (path.parent / name).is_file()]
     if not names:
         raise DataError(
@@ -153,9 +147,3 @@ def _listed(path: Path) -> list[str]:
             f" ({len(missing)} of {len(names)} do not): give names relative to the list"
         )
     return names
-
-
-def _may_be_image(name: str) -> bool:
-    parts = name.split("/")
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
-    return not hidden and Path(parts[-1]).suffix.lower() not in OTHER_ENDINGS

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rcmnet_jax.data.preprocess import Preprocess, narrower_depth
 from rcmnet_jax.data.threads import progress_bar
 from rcmnet_jax.errors import UserError
 from rcmnet_jax.files import replacing
@@ -76,16 +77,23 @@ def predict_folder(
     partial = Partial(partial_path, identity)
     with contextlib.closing(partial):
         known = dict(partial.rows)
-        if not restart and _summary_of(out).get("identity") == identity:
+        earlier = {} if restart else _summary_of(out)
+        if earlier.get("identity") == identity:
             known = read_csv(out, header) | known
         started = time.perf_counter()
-        rows, bad, reused = _predict(classifier, listed, known, partial, top_k, workers, progress)
+        rows, bad, reused, maximum = _predict(
+            classifier, listed, known, partial, top_k, workers, progress
+        )
+        if reused and earlier.get("identity") == identity:
+            maximum = max(maximum, earlier.get("largest_16_bit_value", 0))
+        _warn_of_depth(maximum, classifier.network.preprocess)
         seconds = time.perf_counter() - started
         summary = {
             "images": len(rows),
             "bad_files": len(bad),
             "ignored_files": listed.ignored,
             "reused_rows": reused,
+            "largest_16_bit_value": maximum,
             "calibrated": classifier.network.temperature is not None,
             "not_fitted": classifier.not_fitted,
             **summarize(rows, names, role_by_class),
@@ -106,12 +114,15 @@ def _predict(
     top_k: int,
     workers: int | None,
     progress: bool,
-) -> tuple[list[Row], list[ReadImage], int]:
-    """Rows in the order of the files, bad files, and how many rows were there before."""
+) -> tuple[list[Row], list[ReadImage], int, int]:
+    """Rows in the order of the files, bad files, how many rows were there before, and `maximum`.
+
+    The last is the largest value in the files of 16 bits that were decoded, 0 without any.
+    """
     files = list(listed.readers)
     done: dict[str, Row] = {}
     bad: list[ReadImage] = []
-    reused = 0
+    reused = maximum = 0
     digests = {file: row["sha256"] for file, row in known.items()}
     with progress_bar(len(files), "predict", enabled=progress) as bar:
         for group, outputs in classifier.stream(listed.read, files, known=digests, workers=workers):
@@ -127,13 +138,24 @@ def _predict(
                 partial.append(rows)
                 done |= {row["file"]: row for row in rows}
             for image in group:
+                maximum = max(maximum, image.maximum)
                 if image.error:
                     bad.append(image)
                 elif image.pixels is None:
                     done[image.file] = known[image.file]
                     reused += 1
             bar.update(len(group))
-    return [done[file] for file in files if file in done], bad, reused
+    return [done[file] for file in files if file in done], bad, reused, maximum
+
+
+def _warn_of_depth(maximum: int, preprocess: Preprocess) -> None:
+    depth = narrower_depth(maximum)
+    if depth and not preprocess.bit_depth:
+        logger.warning(
+            "the 16-bit files never exceed %d of 65535, as a camera of %d bits writes them, and"
+            " were read nearly black: predict again with --bit-depth %d",
+            *(2**depth - 1, depth, depth),
+        )
 
 
 def _identity(classifier: Classifier, header: list[str]) -> dict[str, Any]:

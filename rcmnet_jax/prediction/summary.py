@@ -5,13 +5,13 @@ A differential gives each kind of white cell as a percentage of all white cells;
 them. Words of a class's name say which it is; a file can say otherwise.
 """
 
-import csv
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rcmnet_jax.data.tables import read_table
 from rcmnet_jax.errors import UserError
 from rcmnet_jax.evaluation.intervals import wilson
 from rcmnet_jax.inference.gate import ACCEPT, NOT_A_CELL, REVIEW, STATUSES, UNLIKE
@@ -22,17 +22,23 @@ ROLES = ("white", "erythroblast", "platelet", "none")
 # cells; ART: artefacts; NIF: not identifiable).
 WORDS = {
     "none": """artefact artifact art smudge basket gumprecht ksc debris dirt background junk stain
-        precipitate deposit unidentified unidentifiable unknown nif nothing empty""",
-    "erythroblast": "erythroblast normoblast rubriblast rubricyte metarubricyte nrbc ebo peb",
+        precipitate deposit unidentified unidentifiable unknown nif nothing empty none unclassified
+        unclassifiable parasite malaria plasmodium megakaryocyte micromegakaryocyte""",
+    "erythroblast": """erythroblast erythroblasten normoblast normoblasten rubriblast rubricyte
+        metarubricyte nrbc erb ebo peb""",
     "platelet": "platelet thrombocyte thrombozyt thrombozyten plt",
     # Without a nucleus: neither white cells nor erythroblasts.
-    "red": "rbc erythrocyte erythrozyt erythrozyten reticulocyte",
+    "red": """rbc erythrocyte erythrozyt erythrozyten reticulocyte sickle target burr teardrop
+        spherocyte acanthocyte echinocyte schistocyte elliptocyte ovalocyte stomatocyte codocyte
+        dacrocyte dacryocyte drepanocyte keratocyte poikilocyte macrocyte microcyte rouleaux""",
 }
 _ROLE_OF_WORD = {word: role for role, words in WORDS.items() for word in words.split()}
 PHRASES = {
     "nucleated red": "erythroblast",
     "red blood": "red",
     "red cell": "red",
+    "naked nucleus": "none",
+    "bare nucleus": "none",
     "not a cell": "none",
     "no cell": "none",
     "not identifiable": "none",
@@ -46,7 +52,7 @@ def role_of(class_name: str) -> str:
     # camelCase and "nRBC" are words too; letters of any script are.
     spaced = re.sub(r"(?<=[a-z]{2})(?=[A-Z])", " ", class_name)
     words = re.findall(r"[^\W\d_]+", spaced.lower())
-    singular = [word[:-1] if word.endswith("s") and len(word) > 3 else word for word in words]
+    singular = [re.sub(r"(?<=\w{3})(?<![us])s$", "", word) for word in words]
     text = f" {' '.join(singular)} "
     found = {role for phrase, role in PHRASES.items() if f" {phrase} " in text}
     if any(word.endswith(("erythroblast", "normoblast")) for word in singular):
@@ -68,16 +74,12 @@ def read_roles(path: Path, class_names: Sequence[str]) -> dict[str, str]:
     Raises:
       UserError: the file cannot be read, or names a class or role that does not exist.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            rows = list(csv.DictReader(stream))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"--roles {path} cannot be read ({error}): give a CSV file") from error
-    if not rows or not {"class", "role"} <= rows[0].keys():
+    table = read_table(path, "--roles")
+    if not table.rows or not {"class", "role"} <= set(table.columns):
         raise UserError(f"--roles {path} lacks the columns class,role: name them in its first line")
     roles = {name: role_of(name) for name in class_names}
-    for number, row in enumerate(rows, start=2):
-        name, role = (row["class"] or "").strip(), (row["role"] or "").strip().lower()
+    for number, row in table.rows:
+        name, role = row["class"], row["role"].lower()
         if name not in roles:
             raise UserError(
                 f"--roles {path} line {number}: the model has no class {name!r}, only"

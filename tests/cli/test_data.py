@@ -20,8 +20,34 @@ def test_an_audit_says_what_is_there_and_changes_nothing(cells, tmp_path, capsys
 def test_an_audit_with_findings_ends_with_status_1(write_cell_folder, tmp_path, capsys):
     folder = write_cell_folder(tmp_path / "images", per_class=3)
     (folder / "blue" / "junk.png").write_bytes(b"no image")
-    assert main(["data", "audit", str(folder)]) == 1
+    assert main(["data", "audit", str(folder), "--threshold", "0.999"]) == 1
     assert "junk.png" in capsys.readouterr().out
+
+
+def _as_jpeg(file):
+    Image.open(file).save(file.with_suffix(".jpg"))
+    file.unlink()
+
+
+def _as_12_bits(file):
+    Image.new("I;16", (32, 32), 4095).save(file.with_suffix(".tif"))
+
+
+@pytest.mark.parametrize(
+    ("change", "verdict", "status"),
+    [(None, "fine", 0), (_as_jpeg, "look", 0), (_as_12_bits, "act", 1)],
+)
+def test_the_status_of_an_audit_follows_its_verdict(
+    write_cell_folder, tmp_path, capsys, change, verdict, status
+):
+    folder = write_cell_folder(tmp_path / "images", per_class=3)
+    if change:
+        change(min((folder / "blue").iterdir()))
+    argv = ["data", "audit", str(folder), "--threshold", "0.999"]
+    assert main(argv) == status
+    assert capsys.readouterr().out.rstrip().endswith(f"verdict: {verdict}")
+    # The quick look has the same findings here, as no shortcut is tested for so few images.
+    assert main(["data", "audit", str(folder), "--quick"]) == status
 
 
 def test_build_then_split_writes_a_csv_that_training_takes(cells, tmp_path, capsys):

@@ -3,11 +3,14 @@
 import os
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
 from rcmnet_jax.cli import ending
 from rcmnet_jax.cli.exit_codes import CLOSED_PIPE, USER_ERROR
+from rcmnet_jax.cli.main import main
 
 
 def shell(command: str, **environment: str) -> subprocess.CompletedProcess:
@@ -86,3 +89,57 @@ def test_other_errors_keep_their_traceback():
 
     with pytest.raises(RuntimeError, match="a bug"):
         ending.exit_status(broken)
+
+
+@pytest.fixture
+def closed():
+    """A folder that may not be looked into, by a user whom permissions bind."""
+    user = os.geteuid()
+    # Not pytest's own: where the tests run as root, the other user may not pass through it.
+    with tempfile.TemporaryDirectory() as place:
+        os.chmod(place, 0o755)
+        folder = Path(place, "closed")
+        folder.mkdir(mode=0)
+        if not user:
+            os.seteuid(65534)
+        yield folder
+        os.seteuid(user)
+        folder.chmod(0o700)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "data audit {}",
+        "data audit {}/cells",
+        "data audit {}/list.csv",
+        "data build {}/cells",
+        "data split {}/cells --out {}/split.csv",
+        "predict --model {}/model.rcmnet --images {}/cells --out {}/p.csv",
+        "predict --model {}/model.rcmnet --images . --out {}/p.csv",
+        "explain --model {}/model.rcmnet --images {}/cells --out {}/maps",
+        "evaluate --workdir {}/run --data {}/cells",
+        "export --workdir {}/run --out {}/out.safetensors",
+    ],
+)
+def test_a_closed_folder_is_one_line(command, closed, capfd):
+    status = main(command.format(*[closed] * 3).split())
+    *_, line = capfd.readouterr().err.strip().splitlines()
+    assert status == USER_ERROR
+    assert line.startswith("error: ")
+    assert str(closed) in line
+    assert "permission" in line or "may not be written to" in line
+
+
+def test_a_link_to_itself_and_a_name_that_is_too_long_are_one_line(rcmnet_error, tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    assert "loop" in rcmnet_error("data", "audit", tmp_path / "loop")
+    assert "loop" in rcmnet_error("predict", "--model", tmp_path, "--images", tmp_path / "loop",
+                                  "--out", tmp_path / "p.csv")  # fmt: skip
+    line = rcmnet_error("data", "audit", tmp_path / ("x" * 300))
+    assert "cannot be opened (File name too long)" in line
+
+
+def test_an_error_of_a_file_that_no_user_can_mend_keeps_its_traceback():
+    with pytest.raises(FileNotFoundError):
+        ending.exit_status(lambda: len(os.listdir("no/such/folder")))

@@ -7,6 +7,7 @@ from PIL import Image
 from rcmnet_jax.data.preprocess import Preprocess
 from rcmnet_jax.errors import DataError
 from rcmnet_jax.explain.images import Reference, choose, find_images, read_images
+from rcmnet_jax.prediction.image_list import list_images
 
 SIZE = Preprocess(16, 16)
 
@@ -63,6 +64,17 @@ def test_nothing_that_can_be_read(folder, tmp_path):
     (tmp_path / "void").mkdir()
     with pytest.raises(DataError, match="no image in"):
         find_images([tmp_path / "void"], ())
+
+
+def test_a_folder_has_the_images_that_prediction_finds_in_it(folder):
+    (folder / "ig" / "no_ending").write_bytes((folder / "ig" / "0.PNG").read_bytes())
+    (folder / "ig" / "@eaDir").mkdir()
+    (folder / "ig" / "@eaDir" / "thumb.jpg").write_bytes(b"x")
+    found = [reference.file.removeprefix(f"{folder}/") for reference in find_images([folder], ())]
+    assert found == sorted(list_images([folder]).readers)
+    assert "ig/no_ending" in found
+    read = read_images(find_images([folder], ()), SIZE)
+    assert str(folder / "ig" / "no_ending") in [image.file for image in read.images]
 
 
 def of_class(name, count):

@@ -1,5 +1,6 @@
 """Folders, files, zips and lists give the same images."""
 
+import unicodedata
 import zipfile
 from pathlib import Path
 
@@ -53,6 +54,7 @@ def test_several_paths_keep_their_names_apart(place):
         ("file\ncells/a.jpg\n", "utf-8"),
         ("label;file\nx;cells\\a.jpg\n", "utf-16"),
         ("cells/a.jpg\n", "utf-8-sig"),
+        ("sep=;\r\nlabel;file\r\nx;cells/a.jpg\r\n", "utf-16-le"),
         ("File\tpatient\ncells/a.jpg\t7\n\n", "utf-8"),
     ],
 )
@@ -78,3 +80,23 @@ def test_what_cannot_be_listed_or_read(place):
     (place / "cells" / "a.jpg").unlink()
     with pytest.raises(BadImageError, match="cannot be read"):
         images.read("a.jpg")
+
+
+@pytest.mark.parametrize("folder", ["@eaDir", "$RECYCLE.BIN", ".ipynb_checkpoints", "__MACOSX"])
+def test_files_of_systems_are_passed_over_in_folders_and_zips_at_every_depth(place, folder):
+    (place / "cells" / "b" / folder / "deep").mkdir(parents=True)
+    for name in (f"b/{folder}/deep/a.jpg", f"b/{folder}/c.jpg", "b/Thumbs.db"):
+        (place / "cells" / name).write_bytes(b"x")
+    with zipfile.ZipFile(place / "all.zip", "w") as archive:
+        for path in sorted((place / "cells").rglob("*")):
+            archive.write(path, path.relative_to(place / "cells"))
+    assert set(contents(place / "cells")) == {"a.jpg", "b/no_ending"}
+    assert contents(place / "all.zip") == contents(place / "cells")
+
+
+@pytest.mark.parametrize("of_list", ["NFC", "NFD"])
+@pytest.mark.parametrize("of_file", ["NFC", "NFD"])
+def test_a_list_names_files_in_either_form_of_unicode(place, of_list, of_file):
+    (place / unicodedata.normalize(of_file, "Zelle ä.jpg")).write_bytes(b"one")
+    (place / "list.txt").write_text(unicodedata.normalize(of_list, "Zelle ä.jpg"), "utf-8")
+    assert list(contents(place / "list.txt").values()) == [b"one"]

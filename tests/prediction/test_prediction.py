@@ -251,6 +251,9 @@ class TestDifferential:
     def test_a_file_maps_classes_to_roles(self, tmp_path):
         (tmp_path / "roles.csv").write_text("class,role\nlymphocyte,none\nplatelet, White\n")
         roles = read_roles(tmp_path / "roles.csv", self.NAMES)
+        table = "class;role\r\nlymphocyte;none\r\nplatelet; White\r\n"
+        (tmp_path / "excel.csv").write_text(table, encoding="utf-16", newline="")
+        assert read_roles(tmp_path / "excel.csv", self.NAMES) == roles
         assert roles == {
             "erythroblast": "erythroblast", "lymphocyte": "none",
             "neutrophil": "white", "platelet": "white",
@@ -302,10 +305,48 @@ class TestDifferential:
             ("nRBCs", "erythroblast"),
             ("nucleated red blood cell", "erythroblast"),
             ("Proerythroblast", "erythroblast"),
+            ("Normoblasten", "erythroblast"),
+            ("ERB", "erythroblast"),
+            ("sickle cells", "none"),
+            ("Target cell", "none"),
+            ("Spherocyte", "none"),
+            ("Megakaryocytes", "none"),
+            ("malaria parasite", "none"),
+            ("bare nucleus", "none"),
+            ("None", "none"),
             ("WBC", "white"),
+            ("plasma cell", "white"),
+            ("macrophage", "white"),
             ("monoblast", "white"),
             ("unstained lymphocyte", "white"),
         ],
     )
     def test_roles_by_name(self, name, role):
         assert role_of(name) == role
+
+
+@pytest.mark.parametrize(("white", "bits"), [(1023, 10), (4095, 12), (16383, 14), (65535, 0)])
+def test_16_bit_files_of_a_narrower_camera_are_named_and_read_with_their_depth(
+    tmp_path, white, bits, caplog
+):
+    (tmp_path / "in").mkdir()
+    ramp = np.linspace(0, white, 32 * 32).reshape(32, 32)
+    Image.fromarray(ramp.astype(np.uint16)).save(tmp_path / "in" / "wide.tif")
+    Image.fromarray(np.round(ramp / white * 255).astype(np.uint8)).save(tmp_path / "in" / "8.png")
+    argv = ["--model", BUNDLE, "--images", tmp_path / "in", "--out", tmp_path / "p.csv"]
+    assert main(["predict", *map(str, argv)]) == 0
+    lines = [message for message in caplog.messages if "16-bit" in message]
+    assert [line.endswith(f"predict again with --bit-depth {bits}") for line in lines] == (
+        [True] if bits else []
+    )
+    assert all(f"never exceed {white} of 65535" in line for line in lines)
+    caplog.clear()
+    # Again, when the rows are there.
+    assert main(["predict", *map(str, argv)]) == 0
+    assert [message for message in caplog.messages if "16-bit" in message] == lines
+    caplog.clear()
+    assert main(["predict", *map(str, argv), "--bit-depth", str(bits)]) == 0
+    assert "16-bit" not in caplog.text
+    of_8_bits, of_16_bits = rows_of(tmp_path / "p.csv")
+    assert of_16_bits["top_1"] == of_8_bits["top_1"]
+    assert float(of_16_bits["probability"]) == pytest.approx(float(of_8_bits["probability"]), 0.01)

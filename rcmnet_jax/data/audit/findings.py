@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 
+from rcmnet_jax.data.preprocess import narrower_depth
 from rcmnet_jax.data.records import AuditRow
 
 # The classes of the PBC set and the prefixes of their file names (Acevedo et al. 2020).
@@ -104,9 +105,8 @@ def _empty_classes(kept: Sequence[AuditRow], class_names: Sequence[str]) -> Iter
 def _bit_depth(kept: Sequence[AuditRow]) -> Iterable[Finding]:
     """16-bit files of a camera that has fewer bits."""
     wide = [row for row in kept if row.bits > 8]
-    largest = max((row.maximum for row in wide), default=0)
-    depth = next((bits for bits in (8, 10, 12, 14) if largest < 2**bits), 0)
-    if wide and largest and depth:
+    depth = narrower_depth(max((row.maximum for row in wide), default=0))
+    if depth:
         yield Finding(
             "bit-depth",
             f"16-bit files whose values never exceed {2**depth - 1} of 65535, as a camera of "

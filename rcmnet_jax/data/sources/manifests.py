@@ -2,11 +2,10 @@
 
 import dataclasses
 import re
-import unicodedata
 from pathlib import Path, PurePosixPath
 
 from rcmnet_jax.data.sources.folder_layouts import part_of
-from rcmnet_jax.data.sources.source_file import SourceFile, is_text
+from rcmnet_jax.data.sources.source_file import SourceFile, is_text, on_disk
 from rcmnet_jax.data.tables import Table, read_table
 from rcmnet_jax.errors import DataError
 
@@ -104,10 +103,8 @@ def _check_file(path: Path, row: int, root: Path, name: str) -> str:
         raise DataError(f"{where}: {name} is an absolute path: give it relative to {root}")
     if ".." in posix.parts:
         raise DataError(f"{where}: {name} leaves the folder of the manifest: move the CSV upwards")
-    # macOS stores names decomposed, most else composed; one of the three is on the disk.
-    forms = (posix, *(PurePosixPath(unicodedata.normalize(f, str(posix))) for f in ("NFC", "NFD")))
     try:
-        posix = next((form for form in forms if (root / form).is_file()), posix)
+        posix = PurePosixPath(on_disk(root, str(posix)))
         target = root / posix
         inside = target.resolve().is_relative_to(root)
         exists = target.is_file()

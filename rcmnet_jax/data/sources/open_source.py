@@ -100,8 +100,13 @@ def open_source(
     path = Path(path).expanduser()
     if layout not in LAYOUTS:
         raise DataError(f"unknown layout {layout!r}: choose from {', '.join(LAYOUTS)}")
-    # `Path.exists` raises for a folder that may not be looked into.
-    if not os.path.exists(path):
+    try:
+        exists = path.exists()
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be opened ({error.strerror}): check the path and its permissions"
+        ) from error
+    if not exists:
         raise DataError(
             f"{path} does not exist: give a folder of class folders, a zip of them, "
             "or a CSV manifest"

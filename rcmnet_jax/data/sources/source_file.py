@@ -2,6 +2,7 @@
 
 import dataclasses
 import unicodedata
+from pathlib import Path, PurePosixPath
 
 # A single-cell image is some 15 kB. Anything this large is not one, and is not read into memory.
 MAX_FILE_BYTES = 512 * 2**20
@@ -11,6 +12,13 @@ _SYSTEM_NAMES = frozenset(
         *("__macosx", "@eadir", "@recycle", "@recently-snapshot", "@tmp", "#recycle", "#snapshot"),
         *("$recycle.bin", "recycler", "recycled", "system volume information", "lost+found"),
         *("__pycache__", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"),
+    }
+)
+# Endings of files that lie beside images and are none.
+_OTHER_ENDINGS = frozenset(
+    {
+        *(".csv", ".tsv", ".txt", ".json", ".jsonl", ".xml", ".md", ".html", ".log", ".ini"),
+        *(".yaml", ".yml", ".xls", ".xlsx", ".pdf", ".db", ".zip", ".partial"),
     }
 )
 
@@ -53,3 +61,20 @@ def is_text(name: str) -> bool:
 def is_system_name(name: str) -> bool:
     """Whether a folder or file is a system's or a program's, not the user's: hidden, thumbnails."""
     return name.startswith((".", "~$")) or name.lower() in _SYSTEM_NAMES
+
+
+def may_be_image(name: str) -> bool:
+    """Whether a file among images is opened as one: all but texts and tables, also without ending.
+
+    Where files have no class to belong to, as in prediction and explanation.
+    """
+    return PurePosixPath(name).suffix.lower() not in _OTHER_ENDINGS
+
+
+def on_disk(root: Path, name: str) -> str:
+    """A name in the Unicode form in which the disk has it; the name itself where it has none.
+
+    macOS stores names decomposed, most else composed.
+    """
+    forms = (name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD")))
+    return next((form for form in forms if (root / form).is_file()), name)
