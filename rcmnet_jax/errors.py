@@ -1,4 +1,4 @@
-"""Errors that a user can cause, told in one line that names the remedy.
+"""Errors that a user can cause: one line that names the remedy.
 
 The command line prints the message of a `UserError` and exits with status 2, without a
 traceback. Anything else that escapes is a bug and keeps its traceback.

@@ -119,8 +119,9 @@ def read_bundle(path: str | Path) -> TrainedNetwork:
             _read_checked(container, CARD, record)
         return _network(record, weights, gate_arrays)
     except UserError as error:
-        told = str(error)
-        raise CheckpointError(told if str(path) in told else f"{path}: {told}") from error
+        message = str(error)
+        named = message if str(path) in message else f"{path}: {message}"
+        raise CheckpointError(named) from error
     except (LookupError, TypeError, AttributeError, ValueError, OverflowError) as error:
         what = f"{type(error).__name__}: {error}".splitlines()[0]
         raise CheckpointError(f"the record in {path} is wrong ({what}): export it again") from error

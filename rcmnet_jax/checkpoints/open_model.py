@@ -75,9 +75,9 @@ def _restore(store: "CheckpointStore", directory: Path) -> TrainedNetwork:
             return _restore_as(store, meta)
         except (LookupError, TypeError, AttributeError, ValueError) as error:
             problem = problem or error
-    told = f" ({problem})" if problem is not None else ""
+    reason = f" ({problem})" if problem is not None else ""
     raise CheckpointError(
-        f"no checkpoint in {directory} can be read{told}: restore it from a copy"
+        f"no checkpoint in {directory} can be read{reason}: restore it from a copy"
     ) from problem
 
 

@@ -10,7 +10,7 @@ def configure_logging() -> None:
     """Shows what this library tells, and warnings of everything else, one line each.
 
     What Orbax raises it also logs with tracebacks, through absl, and through asyncio where several
-    writes failed at once; we tell it once, in our words.
+    writes failed at once; we report it once, in our words.
     """
     logging.basicConfig(level=logging.WARNING)
     for handler in logging.getLogger().handlers:
@@ -25,7 +25,7 @@ def configure_logging() -> None:
 class _WithoutLateReads:
     """Passes on what Python cannot raise, but for reads that end after Orbax has given up.
 
-    Of a damaged checkpoint the first read that fails is told. Those beside it may end later and
+    Of a damaged checkpoint the first read that fails is reported. Those beside it may end later and
     find their event loop closed, which Python would print with a traceback.
     """
 

@@ -1,7 +1,7 @@
 """Images of another laboratory made more like those at home, without labels.
 
-Two differences are measured on whole sets and undone: the size of the cell in the frame, told by
-the area of the nuclei, and the colour of light and stain, told by the channels' mean and spread.
+Two differences are measured on whole sets and undone: the size of the cell in the frame, by
+the area of the nuclei, and the colour of light and stain, by the channels' mean and spread.
 Everything is estimated from all images together: an eosinophil is not made a neutrophil because it
 is redder than the average.
 """

@@ -10,7 +10,7 @@ import numpy as np
 from rcmnet_jax.errors import ConfigError
 
 SAMPLINGS = ("shuffle", "balanced")
-# A split that lies on a device is filled up to a multiple of so many rows.
+# A split that lies on a device is filled up to a multiple of this many rows.
 ROWS_MULTIPLE = 64
 
 

@@ -23,7 +23,7 @@ def calibrate(
     """The network with its temperature and gate, what they do to the parts, and what is missing.
 
     Statistics are of the training part, temperature and thresholds of the validation part; the
-    test part is looked at once, to tell how many of its images stay accepted. From too few
+    test part is used once, to count how many of its images stay accepted. From too few
     validation images neither is fitted; the last result then says why, one sentence each.
 
     Args:

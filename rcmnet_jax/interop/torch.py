@@ -34,7 +34,7 @@ StateDict = Mapping[str, np.ndarray]
 # DataParallel, Lightning, and the attribute that holds the torchvision network.
 PREFIXES = ("_orig_mod.", "module.", "model.", "backbone.")
 SAVE_AGAIN = "Save it again in float32, from an epoch before the training diverged"
-# The map side of the paper's image sizes, where a state dict has no position tables to tell.
+# The map side of the paper's image sizes, where a state dict has no position tables to infer it from.
 DEFAULT_MAP = (12, 12)
 
 
@@ -241,7 +241,7 @@ def _map_of(state: StateDict) -> tuple[int, int]:
     sides = []
     for leaf, default in zip(("rel_height", "rel_width"), DEFAULT_MAP, strict=True):
         rows = [np.shape(a)[0] for n, a in state.items() if n.endswith(leaf) and np.ndim(a) == 2]
-        # A table has 2 side - 1 rows; an even number is told as a wrong shape later.
+        # A table has 2 side - 1 rows; an even number is reported as a wrong shape later.
         sides.append((rows[0] + 1) // 2 if rows else default)
     return sides[0], sides[1]
 
