@@ -34,7 +34,7 @@ StateDict = Mapping[str, np.ndarray]
 # DataParallel, Lightning, and the attribute that holds the torchvision network.
 PREFIXES = ("_orig_mod.", "module.", "model.", "backbone.")
 SAVE_AGAIN = "Save it again in float32, from an epoch before the training diverged"
-# The map side of the paper's image sizes, where a state dict has no position tables to infer it from.
+# The map side of the paper's image sizes, for state dicts without position tables.
 DEFAULT_MAP = (12, 12)
 
 
