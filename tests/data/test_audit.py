@@ -1,6 +1,7 @@
 """The audit: every kind of dirt is found, named and written down."""
 
 import csv
+import dataclasses
 import json
 
 import pytest
@@ -81,6 +82,8 @@ def test_clean_set_has_no_findings(class_folder):
     audit = audit_source(open_source(class_folder({"a": 3, "b": 3})), progress=False)
     assert audit.findings == ()
     assert "no findings" in audit.table()
+    noted = dataclasses.replace(audit, notes=("columns not used: date",))
+    assert noted.table().endswith("- columns not used: date\n\nno findings")
 
 
 def test_prefixes_of_pbc(class_folder, encode):

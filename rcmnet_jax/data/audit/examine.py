@@ -84,7 +84,7 @@ class Audit:
     def table(self) -> str:
         """The audit as plain text: counts by class, then findings with examples."""
         lines = [self.counts_table(), ""]
-        lines.extend(["findings:"] if self.findings or self.notes else ["no findings"])
+        lines.append("findings:" if self.findings else "no findings")
         for finding in self.findings:
             lines.append(f"- {finding.message} [{finding.count}]")
             lines.extend(f"    {example}" for example in finding.examples[:EXAMPLES])
