@@ -18,7 +18,6 @@ cache key and every checkpoint.
 import dataclasses
 import io
 import struct
-import sys
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -32,6 +31,12 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
+from rcmnet_jax.data.bit_depth import (
+    from_16_bit,
+    has_wide_colour,
+    largest_value,
+    narrow_colour,
+)
 from rcmnet_jax.errors import BadImageError, ConfigError
 
 PREPROCESS_VERSION = 1
@@ -174,11 +179,6 @@ class ImageFacts:
     maximum: int = 0
 
 
-def narrower_depth(maximum: int) -> int:
-    """The bits of the camera that 16-bit values up to a maximum come from; 0 where it has 16."""
-    return next((bits for bits in (8, 10, 12, 14) if 0 < maximum < 2**bits), 0)
-
-
 def decode_image(data: bytes, preprocess: Preprocess | None = None) -> np.ndarray:
     """Decodes one image by the rule of this module.
 
@@ -219,14 +219,14 @@ def inspect_and_decode(
             if page >= frames:
                 raise BadImageError(f"the file has {frames} pages, so none is page {page}, from 0")
             image.seek(page)
-            orientation, wide = _orientation(image), _has_wide_colour(image)
+            orientation, wide = _orientation(image), has_wide_colour(image)
             mode, transparent = image.mode, image.has_transparency_data
             image.load()
             # TIFF may refine the size while it loads.
             _check_size(image)
-            maximum = _largest(image, wide)
+            maximum = largest_value(image, wide)
             if wide and bit_depth:
-                rgb = _to_rgb(_narrow_colour(image, plugin(io.BytesIO(data)), page, bit_depth))
+                rgb = _to_rgb(narrow_colour(image, plugin(io.BytesIO(data)), page, bit_depth))
             else:
                 rgb = _to_rgb(image, bit_depth)
             # Pillow turns TIFF files itself while it loads them, and no others.
@@ -287,54 +287,6 @@ def _orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _has_wide_colour(image: ImageFile) -> bool:
-    """Whether colour has 16 bits a channel in the file, of which Pillow keeps the upper eight."""
-    raw = _raw_mode(image.tile[0].args) if image.tile else ""
-    return image.mode in ("RGB", "RGBA", "LA") and ";16" in raw
-
-
-def _raw_mode(args: Any) -> str:
-    """The pixel layout among a decoder's arguments."""
-    return str(args[0] if isinstance(args, tuple) and args else args)
-
-
-def _narrow_colour(high: Image.Image, again: ImageFile, page: int, bit_depth: int) -> Image.Image:
-    """16-bit colour scaled to 8 bits from a bit depth.
-
-    Args:
-        high: the image as Pillow loads it: the upper byte of each value.
-        again: the same file, opened anew; read with its bytes swapped, for the lower byte.
-        page: which image of the file.
-        bit_depth: significant bits.
-    """
-    with again:
-        again.seek(page)
-        native = "L" if sys.byteorder == "little" else "B"
-        for i, tile in enumerate(again.tile):
-            raw = _raw_mode(tile.args)
-            order = native if raw.endswith("N") else raw[-1]
-            swapped = raw[:-1] + {"L": "B", "B": "L"}[order]
-            args = (swapped, *tile.args[1:]) if isinstance(tile.args, tuple) else swapped
-            again.tile[i] = tile._replace(args=args)
-        again.load()
-        upper = np.asarray(high)
-        values = upper.astype(np.int64) << 8 | np.asarray(again)
-    narrow = upper.copy()
-    colours = {"RGB": 3, "RGBA": 3, "LA": 1}[high.mode]
-    narrow[..., :colours] = _scale(values[..., :colours], bit_depth)
-    return Image.fromarray(narrow, high.mode)
-
-
-def _largest(image: Image.Image, wide: bool) -> int:
-    """The largest value of a 16-bit image, else 0."""
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        return max(0, int(np.asarray(image).max()))
-    if wide:
-        colours = np.asarray(image)[..., : 1 if image.mode == "LA" else 3]
-        return 256 * int(colours.max()) + 255
-    return 0
-
-
 def _to_rgb(image: Image.Image, bit_depth: int = 0) -> Image.Image:
     """Any mode to 8-bit RGB, transparency over white."""
     if image.mode == "RGB" and not image.has_transparency_data:
@@ -342,7 +294,7 @@ def _to_rgb(image: Image.Image, bit_depth: int = 0) -> Image.Image:
     if image.mode == "F":
         raise BadImageError("the pixels are floating-point: save it with 8 or 16 bits a channel")
     if image.mode == "I" or image.mode.startswith("I;16"):
-        return _from_16_bit(image, bit_depth).convert("RGB")
+        return from_16_bit(image, bit_depth).convert("RGB")
     if image.has_transparency_data:
         # Premultiplied modes only convert to their plain relatives.
         plain = {"La": "LA", "RGBa": "RGBA"}.get(image.mode)
@@ -350,24 +302,6 @@ def _to_rgb(image: Image.Image, bit_depth: int = 0) -> Image.Image:
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, rgba).convert("RGB")
     return image.convert("RGB")
-
-
-def _from_16_bit(image: Image.Image, bit_depth: int) -> Image.Image:
-    values = np.asarray(image).astype(np.int64)
-    if values.min() < 0 or values.max() > 65535:
-        raise BadImageError("the pixels have more than 16 bits: save it with 8 or 16 bits")
-    return Image.fromarray(_scale(values, bit_depth or 16))
-
-
-def _scale(values: np.ndarray, bit_depth: int) -> np.ndarray:
-    """Whole values of a bit depth on the 8-bit scale, rounded, uint8."""
-    white = 2**bit_depth - 1
-    if values.max() > white:
-        raise BadImageError(
-            f"values up to {values.max()} do not fit data.bit_depth={bit_depth}, whose largest is "
-            f"{white}: set it to {int(values.max()).bit_length()} or more, or 0"
-        )
-    return ((510 * values + white) // (2 * white)).astype(np.uint8)
 
 
 def _cover(image: Image.Image, preprocess: Preprocess) -> Image.Image:

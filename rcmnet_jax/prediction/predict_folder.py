@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rcmnet_jax.data.preprocess import Preprocess, narrower_depth
+from rcmnet_jax.data.bit_depth import narrower_depth
+from rcmnet_jax.data.preprocess import Preprocess
 from rcmnet_jax.data.threads import progress_bar
 from rcmnet_jax.errors import UserError
 from rcmnet_jax.files import replacing

@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 
-from rcmnet_jax.data.preprocess import narrower_depth
+from rcmnet_jax.data.bit_depth import narrower_depth
 from rcmnet_jax.data.records import AuditRow
 
 # The classes of the PBC set and the prefixes of their file names (Acevedo et al. 2020).
